@@ -1,0 +1,111 @@
+"""Leaves, committed in the same transaction as the state they speak of (docs/architecture.md, decision 8)."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import cbor2
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.clock import Clock
+from domain.ids import EventId, Randomness, new_id
+
+LEAF_VERSION = 1
+LEAF_LIMIT_BYTES = 64 * 1024
+
+metadata = sa.MetaData()
+
+log_pending = sa.Table(
+    "log_pending",
+    metadata,
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(26), nullable=False, unique=True),
+    sa.Column("tag", sa.String(16), nullable=False),
+    sa.Column("time", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("pid", sa.LargeBinary(32)),
+    sa.Column("leaf", sa.LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+for _operation in ("UPDATE", "DELETE"):
+    sa.event.listen(
+        log_pending,
+        "after_create",
+        sa.DDL(
+            f"CREATE TRIGGER log_pending_no_{_operation.lower()} BEFORE {_operation} ON log_pending "
+            "BEGIN SELECT RAISE(ABORT, 'the log only grows'); END"
+        ).execute_if(dialect="sqlite"),
+    )
+
+
+class EventTag(StrEnum):
+    """Types of leaves; never renamed."""
+
+    INTENT = "INTENT"
+    COMPLETE = "COMPLETE"
+    ABORTED = "ABORTED"
+    AUTH_OK = "AUTH_OK"
+    AUTH_FAIL = "AUTH_FAIL"
+    OTP_SENT = "OTP_SENT"
+    ENROL = "ENROL"
+    PHONE_CHANGE = "PHONE_CHANGE"
+    PW_CHANGE = "PW_CHANGE"
+    LOCK = "LOCK"
+    REDEEM = "REDEEM"
+    REFUSED = "REFUSED"
+    CERT_ISSUE = "CERT_ISSUE"
+    REVOKE = "REVOKE"
+    KEY_DESTROY = "KEY_DESTROY"
+    ADMIN = "ADMIN"
+    START = "START"
+    STOP = "STOP"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One fact for the log: pseudonymous ids, digests and codes only; never a name, NIF, phone, secret or file name."""
+
+    tag: EventTag
+    pid: bytes | None = None
+    """The citizen's pseudonym; absent where there is none."""
+    facts: Mapping[str, str | int | bytes | None] = field(default_factory=dict)
+
+
+class Log:
+    """Writes leaves; reading is the auditor's business."""
+
+    def __init__(self, clock: Clock, randomness: Randomness = secrets.token_bytes) -> None:
+        self._clock = clock
+        self._randomness = randomness
+
+    async def append(self, connection: AsyncConnection, *events: Event) -> list[EventId]:
+        """Add leaves within the caller's transaction.
+
+        Returns:
+            Their ids, in order.
+
+        Raises:
+            ValueError: A leaf over 64 KiB.
+        """
+        now = self._clock.now()
+        rows = []
+        for event in events:
+            event_id = new_id(self._randomness)
+            # Text keys only: then RFC 7049's canonical order is RFC 8949 §4.2's deterministic one.
+            leaf = cbor2.dumps(
+                {
+                    "v": LEAF_VERSION,
+                    "id": event_id,
+                    "tag": event.tag.value,
+                    "time": int(now.timestamp() * 1000),
+                    "pid": event.pid,
+                    "facts": dict(event.facts),
+                },
+                canonical=True,
+            )
+            if len(leaf) > LEAF_LIMIT_BYTES:
+                raise ValueError("a leaf has at most 64 KiB")
+            rows.append({"id": event_id, "tag": event.tag.value, "time": now, "pid": event.pid, "leaf": leaf})
+        await connection.execute(sa.insert(log_pending), rows)
+        return [EventId(row["id"]) for row in rows]

@@ -1,0 +1,1 @@
+"""Who the citizen is, and who calls."""

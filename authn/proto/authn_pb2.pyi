@@ -1,0 +1,183 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Envelope(_message.Message):
+    __slots__ = ("sap_id", "nonce", "enc", "ciphertext")
+    SAP_ID_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    ENC_FIELD_NUMBER: _ClassVar[int]
+    CIPHERTEXT_FIELD_NUMBER: _ClassVar[int]
+    sap_id: str
+    nonce: bytes
+    enc: bytes
+    ciphertext: bytes
+    def __init__(self, sap_id: _Optional[str] = ..., nonce: _Optional[bytes] = ..., enc: _Optional[bytes] = ..., ciphertext: _Optional[bytes] = ...) -> None: ...
+
+class ChallengeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ChallengeAnswer(_message.Message):
+    __slots__ = ("nonce", "expires", "sap_id", "sap_public_key", "statement")
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    SAP_ID_FIELD_NUMBER: _ClassVar[int]
+    SAP_PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    nonce: bytes
+    expires: int
+    sap_id: str
+    sap_public_key: bytes
+    statement: str
+    def __init__(self, nonce: _Optional[bytes] = ..., expires: _Optional[int] = ..., sap_id: _Optional[str] = ..., sap_public_key: _Optional[bytes] = ..., statement: _Optional[str] = ...) -> None: ...
+
+class ActivationBeginRequest(_message.Message):
+    __slots__ = ("nif", "email", "envelope")
+    NIF_FIELD_NUMBER: _ClassVar[int]
+    EMAIL_FIELD_NUMBER: _ClassVar[int]
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    nif: str
+    email: str
+    envelope: Envelope
+    def __init__(self, nif: _Optional[str] = ..., email: _Optional[str] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
+
+class OTPAnswer(_message.Message):
+    __slots__ = ("challenge_id", "expires", "reference", "tries")
+    CHALLENGE_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    TRIES_FIELD_NUMBER: _ClassVar[int]
+    challenge_id: str
+    expires: int
+    reference: str
+    tries: int
+    def __init__(self, challenge_id: _Optional[str] = ..., expires: _Optional[int] = ..., reference: _Optional[str] = ..., tries: _Optional[int] = ...) -> None: ...
+
+class ActivationCompleteRequest(_message.Message):
+    __slots__ = ("challenge_id", "envelope")
+    CHALLENGE_ID_FIELD_NUMBER: _ClassVar[int]
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    challenge_id: str
+    envelope: Envelope
+    def __init__(self, challenge_id: _Optional[str] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
+
+class TokenAnswer(_message.Message):
+    __slots__ = ("sealed_token", "expires")
+    SEALED_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    sealed_token: bytes
+    expires: int
+    def __init__(self, sealed_token: _Optional[bytes] = ..., expires: _Optional[int] = ...) -> None: ...
+
+class SetPasswordRequest(_message.Message):
+    __slots__ = ("challenge_id", "envelope")
+    CHALLENGE_ID_FIELD_NUMBER: _ClassVar[int]
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    challenge_id: str
+    envelope: Envelope
+    def __init__(self, challenge_id: _Optional[str] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
+
+class SetPasswordAnswer(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PasswordChangeBeginRequest(_message.Message):
+    __slots__ = ("nif", "envelope")
+    NIF_FIELD_NUMBER: _ClassVar[int]
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    nif: str
+    envelope: Envelope
+    def __init__(self, nif: _Optional[str] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
+
+class AuthenticateClientRequest(_message.Message):
+    __slots__ = ("assertion", "transaction_id")
+    ASSERTION_FIELD_NUMBER: _ClassVar[int]
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    assertion: str
+    transaction_id: str
+    def __init__(self, assertion: _Optional[str] = ..., transaction_id: _Optional[str] = ...) -> None: ...
+
+class AuthenticateClientAnswer(_message.Message):
+    __slots__ = ("client_id", "client_name", "rights", "grant")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
+    RIGHTS_FIELD_NUMBER: _ClassVar[int]
+    GRANT_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    client_name: str
+    rights: _containers.RepeatedScalarFieldContainer[str]
+    grant: str
+    def __init__(self, client_id: _Optional[str] = ..., client_name: _Optional[str] = ..., rights: _Optional[_Iterable[str]] = ..., grant: _Optional[str] = ...) -> None: ...
+
+class RegisterRequest(_message.Message):
+    __slots__ = ("nif", "given_name", "first_surname", "second_surname", "phone", "email", "level", "proof")
+    NIF_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_NAME_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SURNAME_FIELD_NUMBER: _ClassVar[int]
+    SECOND_SURNAME_FIELD_NUMBER: _ClassVar[int]
+    PHONE_FIELD_NUMBER: _ClassVar[int]
+    EMAIL_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    nif: str
+    given_name: str
+    first_surname: str
+    second_surname: str
+    phone: str
+    email: str
+    level: str
+    proof: str
+    def __init__(self, nif: _Optional[str] = ..., given_name: _Optional[str] = ..., first_surname: _Optional[str] = ..., second_surname: _Optional[str] = ..., phone: _Optional[str] = ..., email: _Optional[str] = ..., level: _Optional[str] = ..., proof: _Optional[str] = ...) -> None: ...
+
+class RegisterAnswer(_message.Message):
+    __slots__ = ("citizen_id", "activation_code")
+    CITIZEN_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_CODE_FIELD_NUMBER: _ClassVar[int]
+    citizen_id: str
+    activation_code: str
+    def __init__(self, citizen_id: _Optional[str] = ..., activation_code: _Optional[str] = ...) -> None: ...
+
+class ChangePhoneRequest(_message.Message):
+    __slots__ = ("nif", "phone")
+    NIF_FIELD_NUMBER: _ClassVar[int]
+    PHONE_FIELD_NUMBER: _ClassVar[int]
+    nif: str
+    phone: str
+    def __init__(self, nif: _Optional[str] = ..., phone: _Optional[str] = ...) -> None: ...
+
+class ChangePhoneAnswer(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RegisterClientRequest(_message.Message):
+    __slots__ = ("client_id", "name", "public_key", "rights", "return_urls")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    RIGHTS_FIELD_NUMBER: _ClassVar[int]
+    RETURN_URLS_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    name: str
+    public_key: bytes
+    rights: _containers.RepeatedScalarFieldContainer[str]
+    return_urls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, client_id: _Optional[str] = ..., name: _Optional[str] = ..., public_key: _Optional[bytes] = ..., rights: _Optional[_Iterable[str]] = ..., return_urls: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RegisterClientAnswer(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class TokenKeyRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class TokenKeyAnswer(_message.Message):
+    __slots__ = ("public_key",)
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    public_key: bytes
+    def __init__(self, public_key: _Optional[bytes] = ...) -> None: ...

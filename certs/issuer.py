@@ -1,0 +1,55 @@
+"""The port to a certification authority: the development PKI today, an external CA later."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class RevocationReason(StrEnum):
+    """RFC 5280 §5.3.1, those that apply to citizens."""
+
+    UNSPECIFIED = "unspecified"
+    KEY_COMPROMISE = "keyCompromise"
+    AFFILIATION_CHANGED = "affiliationChanged"
+    SUPERSEDED = "superseded"
+    CESSATION_OF_OPERATION = "cessationOfOperation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CitizenSubject:
+    """Identity data as the register holds it; becomes the subject by EN 319 412-2."""
+
+    nif: str
+    given_name: str
+    first_surname: str
+    second_surname: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCertificate:
+    """What an issuer gives back; not yet checked."""
+
+    certificate: bytes
+    """DER."""
+    chain: tuple[bytes, ...]
+    """Issuing CA first, up to but without the root, DER."""
+
+
+class Issuer(Protocol):
+    """A certification authority that certifies citizens' keys."""
+
+    async def issue(self, csr: bytes, subject: CitizenSubject, *, idempotency_key: str) -> IssuedCertificate:
+        """Certify the key of ``csr`` (PKCS#10, DER) for ``subject``; the same key gives the same certificate again.
+
+        Raises:
+            IssuerUnavailable: No answer, or a refusal.
+        """
+        ...
+
+    async def revoke(self, serial: int, reason: RevocationReason) -> None:
+        """Revoke; revoking twice is no error.
+
+        Raises:
+            IssuerUnavailable: No answer, or a refusal.
+        """
+        ...

@@ -1,0 +1,110 @@
+"""What crosses the border of this folder. No type of a PDF or XML library does, so that another writer can slip in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from domain.digests import Digest
+
+
+class Level(StrEnum):
+    """Baseline levels (EN 319 142-1 for PAdES)."""
+
+    B_B = "B-B"
+    B_T = "B-T"
+    B_LT = "B-LT"
+    B_LTA = "B-LTA"
+
+
+class FetchKind(StrEnum):
+    """What a document's finishing may ask its caller to get."""
+
+    TIMESTAMP = "timestamp"
+    OCSP = "ocsp"
+    CRL = "crl"
+    CERTIFICATE = "certificate"
+
+
+class Fetch(Protocol):
+    """Gets bytes for a document; the caller decides which addresses are allowed."""
+
+    def __call__(self, kind: FetchKind, url: str, body: bytes | None) -> bytes:
+        """POST ``body`` (GET if ``None``) to ``url`` and give the answer's bytes.
+
+        Raises:
+            TimestampUnavailable: No answer, a refusal, or an address that is not allowed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PAdESOptions:
+    """How the signature dictionary is to look; covered by the digest, so fixed before the citizen approves."""
+
+    signing_time: datetime
+    reason: str = ""
+    location: str = ""
+    signer_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A document that waits for its signature value."""
+
+    digest: Digest
+    """PDF: over the ByteRange octets of the prepared revision."""
+    state: bytes
+    """What ``finish`` needs to know again; JSON, at most 4 KiB, not secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureParts:
+    """What the core answers for one item."""
+
+    to_be_signed: bytes
+    """CMS signedAttrs as DER SET OF (RFC 5652 §5.4)."""
+    signature: bytes
+    """ECDSA as DER, RSA as PKCS#1."""
+    chain: tuple[bytes, ...]
+    """Certificates, DER, the citizen's first."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustMaterial:
+    """Whom to believe: DER certificates of anchors, further CA certificates, CRLs at hand."""
+
+    anchors: tuple[bytes, ...]
+    intermediates: tuple[bytes, ...] = ()
+    crls: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureReport:
+    """One signature of a validated document (EN 319 102-1 words)."""
+
+    indication: str
+    """TOTAL-PASSED, INDETERMINATE or TOTAL-FAILED."""
+    sub_indication: str
+    level: str
+    """B-B, B-T, B-LT, B-LTA, or empty where it is none of them."""
+    signer: str
+    """The subject's common name."""
+    certificate_serial: str
+    """Hexadecimal."""
+    algorithm: str
+    signing_time: datetime | None
+    timestamps: tuple[datetime, ...]
+    covers_whole_document: bool
+    changed_since: bool
+    explanations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationReport:
+    """All signatures of a document, and the overall word."""
+
+    indication: str
+    signatures: tuple[SignatureReport, ...]
+    facts: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""The vocabulary that every zone shares: pure values, no I/O."""

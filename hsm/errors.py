@@ -1,0 +1,29 @@
+"""What can go wrong below the core."""
+
+
+class HSMError(Exception):
+    """The token did not do what was asked."""
+
+
+class HSMBusy(HSMError):
+    """The queue is full; nothing was done, try again later."""
+
+
+class HSMTimeout(HSMError):
+    """The deadline passed; the operation may have happened inside, its result is dropped."""
+
+
+class HSMWorkerLost(HSMError):
+    """The worker died during the operation; its result, if any, is dropped."""
+
+
+class HSMRefused(HSMError):
+    """The token refused these inputs: a tampered blob, a wrong wrapping key, a missing key."""
+
+
+class FaultySignature(HSMError):
+    """The token's signature does not verify under its public key: never released."""
+
+
+class InventoryMismatch(HSMError):
+    """The token holds a key outside its inventory, lacks one, or an attribute is off."""

@@ -1,0 +1,50 @@
+"""Names of the keys that live on a token. Labels on the token are ``<name>_<version>``, for example ``K_pep_1``."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class MACKey(StrEnum):
+    """HMAC-SHA256 keys of the token "core"."""
+
+    PEPPER = "K_pep"
+    CAPSULE = "K_act"
+    ROW = "K_row"
+    PSEUDONYM = "K_pid"
+    INDEX = "K_idx"
+    DEVICE = "K_dev"
+
+
+class WrappingKey(StrEnum):
+    """AES-256 keys that wrap private keys (AES-KWP, RFC 5649) and do nothing else."""
+
+    CITIZEN = "KEK"
+    SAP = "KEK_sap"
+
+
+class SigningKey(StrEnum):
+    """P-256 keys that stay on the token. SEAL and LOG come with the features that use them."""
+
+    TOKENS = "TOK"
+    SEAL = "SEAL"
+    LOG = "LOG"
+    PKI_ROOT = "ROOT"
+    PKI_CA = "CA"
+    PKI_OCSP = "OCSP"
+    PKI_TSA = "TSA"
+
+
+class SealingKey(StrEnum):
+    """AES-256, GCM inside the HSM: wraps the data keys of encrypted columns and outbox bodies."""
+
+    COLUMNS = "K_col"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A newborn key, wrapped; its private half was destroyed inside the call that made it."""
+
+    wrapped: bytes
+    """AES-KWP blob: 80 bytes for P-256, 1 808 for RSA-3072."""
+    spki: bytes
+    """SubjectPublicKeyInfo, DER."""

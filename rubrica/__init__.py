@@ -1,0 +1,1 @@
+"""The command, and one composition root per process."""
