@@ -9,6 +9,7 @@ import cbor2
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from audit.types import UTCDateTime
 from domain.clock import Clock
 from domain.ids import EventId, Randomness, new_id
 
@@ -23,7 +24,7 @@ log_pending = sa.Table(
     sa.Column("position", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("id", sa.String(26), nullable=False, unique=True),
     sa.Column("tag", sa.String(16), nullable=False),
-    sa.Column("time", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("time", UTCDateTime, nullable=False),
     sa.Column("pid", sa.LargeBinary(32)),
     sa.Column("leaf", sa.LargeBinary, nullable=False),
     sqlite_autoincrement=True,
