@@ -103,16 +103,18 @@ class AuthenticateClientRequest(_message.Message):
     def __init__(self, assertion: _Optional[str] = ..., transaction_id: _Optional[str] = ...) -> None: ...
 
 class AuthenticateClientAnswer(_message.Message):
-    __slots__ = ("client_id", "client_name", "rights", "grant")
+    __slots__ = ("client_id", "client_name", "rights", "grant", "return_urls")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
     RIGHTS_FIELD_NUMBER: _ClassVar[int]
     GRANT_FIELD_NUMBER: _ClassVar[int]
+    RETURN_URLS_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     client_name: str
     rights: _containers.RepeatedScalarFieldContainer[str]
     grant: str
-    def __init__(self, client_id: _Optional[str] = ..., client_name: _Optional[str] = ..., rights: _Optional[_Iterable[str]] = ..., grant: _Optional[str] = ...) -> None: ...
+    return_urls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, client_id: _Optional[str] = ..., client_name: _Optional[str] = ..., rights: _Optional[_Iterable[str]] = ..., grant: _Optional[str] = ..., return_urls: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
     __slots__ = ("nif", "given_name", "first_surname", "second_surname", "phone", "email", "level", "proof")
