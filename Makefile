@@ -1,0 +1,88 @@
+# The single way in: 'make' lists what there is. Every target installs by itself what it needs (scripts/provision).
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+WORKERS := 2
+
+SIGN :=
+OUT :=
+LEVEL := B-LTA
+FORMAT := pades
+ALGORITHM := ES256
+
+.PHONY: help
+help: ## what there is
+	@printf 'make TARGET [NAME=value]…\n\n'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+.PHONY: provision
+provision: # what the running service needs
+	@scripts/provision run
+
+.PHONY: demo
+# The texts go through the environment as they were typed: no shell and no make looks into a file's name.
+demo: export RUBRICA_DEMO_SIGN := $(value SIGN)
+demo: export RUBRICA_DEMO_OUT := $(value OUT)
+demo: export RUBRICA_DEMO_LEVEL := $(value LEVEL)
+demo: export RUBRICA_DEMO_FORMAT := $(value FORMAT)
+demo: export RUBRICA_DEMO_ALGORITHM := $(value ALGORITHM)
+demo: provision ## a citizen signs: SIGN=in.pdf OUT=out.pdf LEVEL=B-LTA FORMAT=pades ALGORITHM=ES256
+	@$(BIN)/rubrica demo
+
+.PHONY: up
+up: provision ## keeps the whole service running on this machine
+	@exec $(BIN)/rubrica up
+
+.PHONY: test
+test: ## all tests (TESTS=path and ARGS='-k name' narrow them)
+	@scripts/provision test
+	@mkdir -p var
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --junitxml=var/junit.xml $(ARGS) $(TESTS)
+
+.PHONY: check
+check: ## format, lint, types, layers, generated files; silent when fine
+	@scripts/provision test
+	@scripts/check
+
+.PHONY: format
+format: ## rewrites the sources in our format
+	@scripts/provision test
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+.PHONY: bench
+bench: ## measures; a table, and var/bench.json
+	@scripts/provision test
+	@$(BIN)/python -m benchmarks
+
+.PHONY: drill
+drill: ## long campaigns (SEED=n, DRILL=name): var/drill/*.json
+	@scripts/provision test
+	@$(BIN)/python -m tests.drill $(if $(SEED),--seed $(SEED)) $(DRILL)
+
+.PHONY: docs
+docs: ## the handbook, in var/site
+	@scripts/provision docs
+	@$(BIN)/mkdocs build --quiet --strict --site-dir var/site
+	@echo var/site/index.html
+
+.PHONY: proto
+proto: ## generates Python from the .proto files
+	@scripts/provision test
+	@$(BIN)/python scripts/proto.py
+
+.PHONY: requirements
+requirements: ## pins requirements/*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)
+	@scripts/provision dev
+	@$(BIN)/python scripts/requirements.py $(ARGS)
+
+.PHONY: clean
+clean: ## removes var/, .venv/ and caches
+	@if [[ -e var/up.lock ]] && ! flock --nonblock var/up.lock true; then \
+		echo "'make up' is running: stop it first" >&2; exit 1; fi
+	@rm -rf var .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis site
+	@rm -rf ./*.egg-info client/*.egg-info build client/build
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
