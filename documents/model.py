@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from domain.digests import Digest
+from domain.errors import TimestampUnavailable
 
 
 class Level(StrEnum):
@@ -32,6 +33,11 @@ class Fetch(Protocol):
 
     def __call__(self, kind: FetchKind, url: str, body: bytes | None) -> bytes:
         """POST ``body`` (GET if ``None``) to ``url`` and give the answer's bytes.
+
+        Args:
+            kind: Decides content type and allowlist.
+            url: As the certificate at hand names it; empty for ``TIMESTAMP``, where the caller chooses its authority.
+            body: DER of the request.
 
         Raises:
             TimestampUnavailable: No answer, a refusal, or an address that is not allowed.
@@ -78,6 +84,34 @@ class TrustMaterial:
     anchors: tuple[bytes, ...]
     intermediates: tuple[bytes, ...] = ()
     crls: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedDocument:
+    """A signed document, as far as it got."""
+
+    level: Level
+    complete_bytes: int
+    """Length of the file at this level; ``extend`` cuts off whatever a crash left behind it."""
+
+
+class LevelNotReached(TimestampUnavailable):
+    """The document is signed, but evidence for the level asked for is missing; ``extend`` may get it later."""
+
+    def __init__(self, public_detail: str, reached: FinishedDocument) -> None:
+        super().__init__(public_detail)
+        self.reached = reached
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a document is, before anybody signs it."""
+
+    pages: int
+    signatures: int
+    """Earlier signatures; document timestamps do not count."""
+    encrypted: bool
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
