@@ -1,0 +1,1 @@
+"""Messages to citizens: texts, outbox, gateway, and the development inbox."""

@@ -1,0 +1,1 @@
+"""Enters citizens into the register and changes what is registered about them."""
