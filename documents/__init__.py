@@ -1,1 +1,1 @@
-"""Formats: prepare, finish, validate. Pure work on open files; no network: bytes of TSA, OCSP and CRL come from the caller."""
+"""Formats: prepare, finish, validate. Pure work on open files; bytes of TSA, OCSP and CRL come from the caller."""

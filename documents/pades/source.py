@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from pyhanko.pdf_utils import generic
-from pyhanko.pdf_utils.crypt import AuthStatus, StandardPermissions
+from pyhanko.pdf_utils.crypt import AuthStatus
+from pyhanko.pdf_utils.crypt.permissions import StandardPermissions
 from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
 from pyhanko.pdf_utils.misc import PdfError
 from pyhanko.pdf_utils.reader import PdfFileReader
@@ -124,10 +125,11 @@ def check_signable(writer: IncrementalPdfFileWriter) -> None:
     pages = root["/Pages"]
     if not isinstance(pages, generic.DictionaryObject) or int(pages["/Count"]) < 1:
         raise UnsupportedDocument("the PDF has no pages")
-    first_page, _ = reader.find_page_for_modification(0)
+    first_page, _ = reader.find_page_for_modification(0)  # type: ignore[no-untyped-call] # pyHanko
     if not isinstance(first_page.get_object(), generic.DictionaryObject):
         raise UnsupportedDocument(BROKEN)
-    if "/XFA" in root.get("/AcroForm", generic.DictionaryObject()):
+    # ``get`` would give the reference, not what it refers to.
+    if "/AcroForm" in root and "/XFA" in root["/AcroForm"]:
         raise UnsupportedDocument(
             "the PDF is a dynamic form (XFA), which looks different from one program to the next; "
             "please print it to a plain PDF and send that"
@@ -144,7 +146,7 @@ def check_signable(writer: IncrementalPdfFileWriter) -> None:
 
 def _unlock(writer: IncrementalPdfFileWriter) -> None:
     try:
-        result = writer.encrypt("")
+        result = writer.encrypt("")  # type: ignore[no-untyped-call] # pyHanko
     except (PdfError, SigningError) as error:
         raise UnsupportedDocument(NEEDS_PASSWORD) from error
     if result.status is AuthStatus.FAILED:
@@ -153,9 +155,10 @@ def _unlock(writer: IncrementalPdfFileWriter) -> None:
     granted = result.permission_flags
     # ISO 32000-2 table 22: making a new signature field takes bit 4 and bit 6 together.
     if result.status is not AuthStatus.OWNER and granted is not None and needed not in granted:
-        raise UnsupportedDocument("the PDF's author has forbidden changes and signatures; please ask for a free version")
+        raise UnsupportedDocument(
+            "the PDF's author has forbidden changes and signatures; please ask for a free version"
+        )
 
 
 def _mebibytes(size: int) -> str:
     return f"{size / (1024 * 1024):.1f}".removesuffix(".0")
-
