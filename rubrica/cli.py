@@ -1,0 +1,233 @@
+"""The command ``rubrica``. Imports stand inside the commands, so that a process loads no more than its zone."""
+
+import asyncio
+import importlib
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    import grpc
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Rúbrica, a remote signing service.",
+)
+hsm = typer.Typer(no_args_is_help=True, help="Key ceremonies.")
+client = typer.Typer(no_args_is_help=True, help="The register of calling systems.")
+app.add_typer(hsm, name="hsm")
+app.add_typer(client, name="client")
+
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Settings, a TOML file; RUBRICA_… variables go before it.")
+]
+CheckConfig = Annotated[bool, typer.Option("--check-config", help="Only say what is wrong with the settings.")]
+OperatorSocket = Annotated[
+    Path | None,
+    typer.Option("--socket", help="The core's operator socket; without it, that of the running 'rubrica up'."),
+]
+
+SETTINGS = {
+    "edge": "EdgeSettings",
+    "gate": "GateSettings",
+    "core": "CoreSettings",
+    "pki": "PKISettings",
+    "inbox": "InboxSettings",
+}
+"""The settings class of each process, in ``rubrica.settings.<process>``."""
+
+
+@app.command()
+def edge(config: Config = None, *, check_config: CheckConfig = False) -> None:
+    """Run the edge: documents, transactions, REST."""
+    _run("edge", config, check_config=check_config)
+
+
+@app.command()
+def gate(config: Config = None, *, check_config: CheckConfig = False) -> None:
+    """Run the gate: everything that takes a secret."""
+    _run("gate", config, check_config=check_config)
+
+
+@app.command()
+def core(config: Config = None, *, check_config: CheckConfig = False) -> None:
+    """Run the core: register, factors, keys, log."""
+    _run("core", config, check_config=check_config)
+
+
+@app.command()
+def pki(config: Config = None, *, check_config: CheckConfig = False) -> None:
+    """Run the development PKI: CA, OCSP, CRL, TSA."""
+    _run("pki", config, check_config=check_config)
+
+
+@app.command()
+def inbox(config: Config = None, *, check_config: CheckConfig = False) -> None:
+    """Run the development inbox, which plays the citizens' phones."""
+    _run("inbox", config, check_config=check_config)
+
+
+@app.command()
+def up() -> None:
+    """Keep the whole service running on this machine."""
+    from rubrica.up import main
+
+    raise typer.Exit(main())
+
+
+@app.command()
+def demo(
+    sign: Annotated[str, typer.Option(envvar="RUBRICA_DEMO_SIGN", help="The file to sign; a sample without it.")] = "",
+    out: Annotated[str, typer.Option(envvar="RUBRICA_DEMO_OUT", help="Where to put the signed file.")] = "",
+    level: Annotated[str, typer.Option(envvar="RUBRICA_DEMO_LEVEL", help="B-B, B-T, B-LT or B-LTA.")] = "B-LTA",
+    format_: Annotated[str, typer.Option("--format", envvar="RUBRICA_DEMO_FORMAT", help="pades.")] = "pades",
+    algorithm: Annotated[str, typer.Option(envvar="RUBRICA_DEMO_ALGORITHM", help="ES256 or RS256.")] = "ES256",
+) -> None:
+    """Let a citizen sign a document, from registration to validation."""
+    from rubrica.demo import main
+
+    raise typer.Exit(main(sign=sign, out=out, level=level, format_name=format_, algorithm=algorithm))
+
+
+@app.command()
+def doctor() -> None:
+    """Name what is missing here and the command that mends it."""
+    from rubrica.doctor import main
+
+    raise typer.Exit(main())
+
+
+@app.command()
+def register(  # noqa: PLR0917 -- typer makes an option of each
+    nif: Annotated[str, typer.Option(help="NIF or NIE.")],
+    given_name: Annotated[str, typer.Option()],
+    first_surname: Annotated[str, typer.Option()],
+    phone: Annotated[str, typer.Option(help="Mobile phone, with country code.")],
+    email: Annotated[str, typer.Option()],
+    proof: Annotated[str, typer.Option(help="How and by whom the identity was proved; goes into the log.")],
+    second_surname: Annotated[str, typer.Option()] = "",
+    level: Annotated[str, typer.Option(help="basic or advanced; signing needs advanced.")] = "advanced",
+    socket: OperatorSocket = None,
+) -> None:
+    """Enter a citizen into the register and print the activation code."""
+    from authn.client import RegistryClient
+    from domain.assurance import RegistrationLevel
+
+    if level not in set(RegistrationLevel):
+        _fail("the level must be basic or advanced")
+
+    async def ask(channel: "grpc.aio.Channel") -> str:
+        registration = await RegistryClient(channel).register(
+            nif=nif,
+            given_name=given_name,
+            first_surname=first_surname,
+            second_surname=second_surname,
+            phone=phone,
+            email=email,
+            level=RegistrationLevel(level),
+            proof=proof,
+        )
+        return registration.activation_code
+
+    typer.echo(_operate(socket, ask))
+
+
+@app.command()
+def change_phone(
+    nif: Annotated[str, typer.Option()],
+    phone: Annotated[str, typer.Option()],
+    socket: OperatorSocket = None,
+) -> None:
+    """Give a citizen another phone; approvals that are open end."""
+    from authn.client import RegistryClient
+
+    _operate(socket, lambda channel: RegistryClient(channel).change_phone(nif, phone))
+
+
+@app.command()
+def revoke(
+    nif: Annotated[str, typer.Option()],
+    reason: Annotated[str, typer.Option(help="RFC 5280 reason, for example keyCompromise.")],
+    socket: OperatorSocket = None,
+) -> None:
+    """Revoke a citizen's certificates and print their serial numbers."""
+    from signer.client import CredentialOperationsClient
+
+    for serial in _operate(socket, lambda channel: CredentialOperationsClient(channel).revoke(nif, reason)):
+        typer.echo(serial)
+
+
+@client.command("add")
+def client_add(  # noqa: PLR0917 -- typer makes an option of each
+    client_id: Annotated[str, typer.Argument(help="Its name in tokens.")],
+    name: Annotated[str, typer.Option(help="What citizens are shown.")],
+    public_key: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="P-256 public key, PEM.")],
+    return_url: Annotated[list[str], typer.Option(help="Exact address to which its citizens may be sent back.")],
+    right: Annotated[list[str], typer.Option(help="What it may ask for.")] = ["sign"],  # noqa: B006 -- typer's own form
+    socket: OperatorSocket = None,
+) -> None:
+    """Enter a calling system."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+    from authn.client import RegistryClient
+
+    try:
+        key = load_pem_public_key(public_key.read_bytes())
+    except ValueError:
+        _fail(f"{public_key} holds no public key in PEM")
+
+    def ask(channel: "grpc.aio.Channel") -> Coroutine[Any, Any, None]:
+        return RegistryClient(channel).register_client(
+            client_id=client_id,
+            name=name,
+            public_key=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+            rights=right,
+            return_urls=return_url,
+        )
+
+    _operate(socket, ask)
+
+
+def _run(process: str, config: Path | None, *, check_config: bool) -> None:
+    if config is not None and not config.is_file():
+        _fail(f"there is no file {config}")
+    settings = getattr(importlib.import_module(f"rubrica.settings.{process}"), SETTINGS[process])
+    try:
+        settings.load(config)
+    except ValidationError as error:
+        # Without the values: an operator may have put a secret where a path belongs.
+        for problem in error.errors(include_input=False, include_url=False, include_context=False):
+            place = ".".join(str(step) for step in problem["loc"]) or "settings"
+            typer.echo(f"{place}: {problem['msg']}", err=True)
+        raise typer.Exit(1) from None
+    except ValueError as error:
+        _fail(f"{config}: {error}")
+    if not check_config:
+        importlib.import_module(f"rubrica.{process}").run(config)
+
+
+def _operate(socket: Path | None, ask: Any) -> Any:
+    from domain.errors import RubricaError
+    from rubrica.state import operator_channel
+
+    async def with_channel() -> Any:
+        async with operator_channel(socket) as channel:
+            return await ask(channel)
+
+    try:
+        return asyncio.run(with_channel())
+    except RubricaError as error:
+        _fail(f"{error.code}: {error.public_detail}")
+    except FileNotFoundError as error:
+        _fail(str(error))
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"rubrica: {sentence}", file=sys.stderr)  # noqa: T201 -- typer's echo would say the same
+    raise typer.Exit(1)
