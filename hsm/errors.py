@@ -27,3 +27,15 @@ class FaultySignature(HSMError):
 
 class InventoryMismatch(HSMError):
     """The token holds a key outside its inventory, lacks one, or an attribute is off."""
+
+
+class PINRefused(HSMError):
+    """The token refused the PIN. One attempt was made and none follows: real tokens lock themselves after a few."""
+
+
+class TokenUnavailable(HSMError):
+    """The module, the token or its PIN file is not there."""
+
+
+class SessionLost(HSMError):
+    """The session with the token is gone or not to be trusted; whoever held it must connect anew."""

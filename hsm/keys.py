@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
 
 
 class MACKey(StrEnum):
@@ -38,6 +39,17 @@ class SealingKey(StrEnum):
     """AES-256, GCM inside the HSM: wraps the data keys of encrypted columns and outbox bodies."""
 
     COLUMNS = "K_col"
+
+
+class Inventory(StrEnum):
+    """Which keys a token must hold, all of them and nothing else: ``hsm/inventory.py`` lists them."""
+
+    CORE = "core"
+    PKI = "pki"
+
+
+TokenKey: TypeAlias = MACKey | WrappingKey | SigningKey | SealingKey
+"""Any key that lives on a token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from domain.algorithms import KeyType
 from domain.canonical import Part
-from hsm.keys import KeyPair, MACKey, SealingKey, SigningKey, WrappingKey
+from hsm.keys import KeyPair, MACKey, SigningKey, TokenKey, WrappingKey
 
 
 class Priority(IntEnum):
@@ -23,7 +23,7 @@ class Vault(Protocol):
     every value made with it.
     """
 
-    def current_version(self, key: MACKey | WrappingKey | SealingKey | SigningKey) -> int:
+    def current_version(self, key: TokenKey) -> int:
         """The newest version of ``key`` on the token."""
         ...
 
