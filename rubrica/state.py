@@ -1,8 +1,8 @@
 """What ``rubrica up`` and ``rubrica demo`` keep under ``var/``: locks, generations of state, ports, and who runs now.
 
 A *generation* is one whole little deployment: two tokens, databases, settings, ports. The address of the PKI stands
-inside the certificates it issued, so its port belongs to its generation for good. If a stranger holds that port, another
-generation is taken, or a new one made; the old one stays and is used again when its port is free.
+inside the certificates it issued, so its port belongs to its generation for good. If a stranger holds that port,
+another generation is taken, or a new one made; the old one stays and is used again when its port is free.
 """
 
 import contextlib
