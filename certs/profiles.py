@@ -282,22 +282,27 @@ def check_issued(issued: IssuedCertificate, spki: bytes, subject: CitizenSubject
         The citizen's certificate, parsed.
 
     Raises:
+        MalformedRequest: ``subject`` is not one that can be certified.
         UnfitCertificate: It does not parse, or key, subject, key usage, validity or a signature of the chain is off.
     """
+    name = subject_name(subject)
     try:
         certificate = x509.load_der_x509_certificate(issued.certificate)
         chain = [x509.load_der_x509_certificate(der) for der in issued.chain]
-        _check_leaf(certificate, spki, subject)
+        _check_leaf(certificate, spki, name)
         _check_chain([certificate, *chain], now)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
+    except UnfitCertificate:
+        raise
+    except Exception as exc:
+        # Parsers and verifiers have many ways to fail on what an issuer may send; all mean the same here.
         raise UnfitCertificate("the issuer's answer cannot be read as a certificate with its chain") from exc
     return certificate
 
 
-def _check_leaf(certificate: x509.Certificate, spki: bytes, subject: CitizenSubject) -> None:
+def _check_leaf(certificate: x509.Certificate, spki: bytes, name: x509.Name) -> None:
     if spki_of(certificate.public_key()) != spki:
         raise UnfitCertificate("the issuer certified another key")
-    if certificate.subject.public_bytes() != subject_name(subject).public_bytes():
+    if certificate.subject.public_bytes() != name.public_bytes():
         raise UnfitCertificate("the issuer certified another subject")
     usage = certificate.extensions.get_extension_for_class(x509.KeyUsage)
     if not usage.critical or usage.value != _key_usage("content_commitment"):
@@ -317,5 +322,5 @@ def _check_chain(path: list[x509.Certificate], now: datetime) -> None:
             raise UnfitCertificate("a CA of the issuer's chain may not sign certificates")
         try:
             certificate.verify_directly_issued_by(issuer)
-        except (InvalidSignature, TypeError) as exc:
+        except (InvalidSignature, ValueError, TypeError) as exc:
             raise UnfitCertificate("a signature of the issuer's chain does not verify") from exc

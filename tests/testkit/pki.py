@@ -1,11 +1,21 @@
 """The development PKI for tests: in memory with software keys, or as a real process over a real token."""
 
+import contextlib
+import json
+import os
 import secrets
+import signal
+import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
@@ -14,17 +24,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from certs import profiles
 from certs.csr import assemble_csr, csr_to_be_signed
 from certs.issuer import CitizenSubject, IssuedCertificate, RevocationReason
-from certs.pki.authority import Authority
-from certs.pki.keys import TokenKey
-from certs.pki.ocsp import OCSPResponder
-from certs.pki.storage import Storage, open_engine
-from certs.pki.tsa import TimestampAuthority
+from certs.pki.service import PKI
+from certs.pki.trust import write_trust_anchors
 from certs.profiles import PublicAddresses
 from documents.model import FetchKind, TrustMaterial
 from domain.algorithms import KeyType
 from domain.clock import Clock, SystemClock
 from domain.errors import TimestampUnavailable
-from hsm.keys import SigningKey
+from hsm import ceremony
+from hsm.keys import Inventory, SigningKey
+from hsm.settings import TokenSettings
 
 DEMO_CITIZEN = CitizenSubject(nif="12345678Z", given_name="Begoña", first_surname="García", second_surname="Núñez")
 IN_MEMORY_URL = "http://pki.test"
@@ -78,13 +87,9 @@ class InMemoryPKI:
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
-        clock = clock or SystemClock()
-        token = SoftwareToken()
-        storage = Storage(open_engine("sqlite://"))
         self.addresses = PublicAddresses(IN_MEMORY_URL)
-        self.authority = Authority(token, storage, self.addresses, clock)
-        self.ocsp = OCSPResponder(self.authority, TokenKey(token, SigningKey.PKI_OCSP), clock)
-        self.tsa = TimestampAuthority(self.authority, TokenKey(token, SigningKey.PKI_TSA), storage, clock)
+        self.pki = PKI.open(SoftwareToken(), "sqlite://", IN_MEMORY_URL, clock or SystemClock())
+        self.authority, self.ocsp, self.tsa = self.pki.authority, self.pki.ocsp, self.pki.tsa
         self.offline: set[FetchKind] = set()
         self.fetched: list[tuple[FetchKind, str]] = []
         self._lock = threading.Lock()
@@ -155,3 +160,97 @@ def a_csr(key: PrivateKey, subject: CitizenSubject = DEMO_CITIZEN) -> bytes:
     """A certification request, DER, signed by ``key``."""
     to_be_signed = csr_to_be_signed(subject, profiles.spki_of(key.public_key()))
     return assemble_csr(to_be_signed, sign_with(key, to_be_signed), key_type_of(key))
+
+
+# --- as a process
+
+
+START_SECONDS = 30
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningPKI:
+    """A development PKI that runs as its own process over a real SoftHSM token."""
+
+    public_url: str
+    issuer_socket: Path
+    trust: Path
+    """Folder with ``root.pem``, ``ca.pem``, ``root.crl`` and ``ca.crl``, as they were at start."""
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def fetch(self, _kind: FetchKind, url: str, body: bytes | None) -> bytes:
+        """A ``documents.model.Fetch`` over HTTP."""
+        answer = httpx.get(url) if body is None else httpx.post(url, content=body)
+        return answer.raise_for_status().content
+
+
+def make_pki_token(folder: Path) -> TokenSettings:
+    """A SoftHSM token with the PKI's keys; takes some seconds."""
+    settings = TokenSettings(
+        module=Path("/usr/lib/softhsm/libsofthsm2.so"),
+        token_label="pki",
+        pin_file=folder / "pki.pin",
+        conf_path=folder / "softhsm2.conf",
+    )
+    ceremony.initialise_token(settings)
+    ceremony.initialise(settings, Inventory.PKI)
+    return settings
+
+
+def write_pki_settings(folder: Path, token: TokenSettings, public_url: str, **others: object) -> Path:
+    """Settings of a PKI that keeps everything in ``folder``, as a TOML file."""
+    values = {
+        "token_module": token.module,
+        "token_label": token.token_label,
+        "token_pin_file": token.pin_file,
+        "softhsm2_conf": token.conf_path,
+        "database_url": f"sqlite:///{folder / 'pki.sqlite'}",
+        "public_url": public_url,
+        "issuer_socket": folder / "issuer" / "issuer.sock",
+        **others,
+    }
+    path = folder / "pki.toml"
+    path.write_text("".join(f"{name} = {json.dumps(value, default=str)}\n" for name, value in values.items()))
+    return path
+
+
+@contextlib.contextmanager
+def running_pki(folder: Path, token: TokenSettings, listening: socket.socket | None = None) -> Iterator[RunningPKI]:
+    """Start the PKI's process, wait until it answers, and stop it at the end.
+
+    Args:
+        folder: For its store and socket; give the same one again to start it again.
+        token: From ``make_pki_token``.
+        listening: Where it is to be found; a free port by default.
+    """
+    with listening or socket.create_server(("127.0.0.1", 0)) as public:
+        public_url = f"http://127.0.0.1:{public.getsockname()[1]}"
+        config = write_pki_settings(folder, token, public_url, listen_fd=public.fileno())
+        log = folder / "pki.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "rubrica", "pki", "--config", str(config)],
+                pass_fds=[public.fileno()],
+                stdout=output,
+                stderr=output,
+                cwd=PROJECT,
+                env={name: value for name, value in os.environ.items() if not name.startswith("RUBRICA_")},
+            )
+        try:
+            _wait_until_it_answers(process, public_url, log)
+            write_trust_anchors(folder / "trust", public_url)
+            yield RunningPKI(public_url, folder / "issuer" / "issuer.sock", folder / "trust", process, log)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=START_SECONDS)
+
+
+def _wait_until_it_answers(process: subprocess.Popen[bytes], public_url: str, log: Path) -> None:
+    ends = time.monotonic() + START_SECONDS
+    while time.monotonic() < ends and process.poll() is None:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{public_url}/certs/root.crt", timeout=1).is_success:
+                return
+    raise RuntimeError(f"the PKI does not answer: {log.read_text()[-2000:]}")
