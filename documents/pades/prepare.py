@@ -116,10 +116,9 @@ def _append_signature(document: BinaryIO, writer: IncrementalPdfFileWriter, opti
 
 def free_field_name(writer: IncrementalPdfFileWriter, stem: str) -> str:
     """``stem`` and the first number that no form field of the document has yet."""
-    # ``get`` would give the reference, not what it refers to.
-    form = writer.root["/AcroForm"] if "/AcroForm" in writer.root else {}
-    fields = form["/Fields"] if "/Fields" in form else ()
-    taken = {str(field.get_object().get("/T", "")) for field in fields}
+    taken: set[str] = set()
+    if "/AcroForm" in writer.root and "/Fields" in writer.root["/AcroForm"]:
+        taken = {str(field.get_object().get("/T", "")) for field in writer.root["/AcroForm"]["/Fields"]}
     number = 1
     while f"{stem}{number}" in taken:
         number += 1
