@@ -127,6 +127,7 @@ class PhoneChange:
 
     def __init__(
         self,
+        *,
         engine: AsyncEngine,
         register: CitizenRegister,
         open_work: GenerationListener,
