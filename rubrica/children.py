@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +24,7 @@ class ChildSpec:
     """One process of the service."""
 
     name: str
-    arguments: Sequence[str]
-    """What follows the command ``rubrica``."""
+    command: Sequence[str]
     log: Path
     ready: Callable[[], Awaitable[bool]]
     """Whether it answers; may raise whatever its client raises."""
@@ -91,7 +89,7 @@ class Child:
             # setpriv asks the kernel to end the child with us, even when we get killed. A session of its own keeps
             # Ctrl-C on the terminal from reaching it before us.
             self._process = await asyncio.create_subprocess_exec(
-                *("setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "rubrica", *self.spec.arguments),
+                *("setpriv", "--pdeathsig", "TERM", *self.spec.command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
