@@ -4,15 +4,12 @@ Each runs in a process of its own, so that a caller with threads never loads a P
 """
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
-from hsm import errors
-from hsm.errors import HSMError
+from hsm.errors import HSMError, from_child
 from hsm.keys import Inventory
 from hsm.settings import TokenSettings
 
@@ -60,9 +57,9 @@ class TokenReport:
 def initialise_token(settings: TokenSettings) -> bool:
     """Make an empty SoftHSM token: configuration, PINs of 128 random bits in files of mode 0400, no keys.
 
-    The tokens' folder is ``tokens`` beside ``settings.conf_path``; the security officer's PIN lies beside the user's, with
-    the suffix ``.so``. What an interrupted run left behind is taken up again. Tokens of other makers are initialised with
-    their makers' tools.
+    The tokens' folder is ``tokens`` beside ``settings.conf_path``; the security officer's PIN lies beside the user's,
+    with the suffix ``.so``. What an interrupted run left behind is taken up again. Tokens of other makers are
+    initialised with their makers' tools.
 
     Returns:
         Whether anything was made; false where the token was there.
@@ -98,7 +95,7 @@ def status(settings: TokenSettings, inventory: Inventory) -> TokenReport:
 def _apart(action: str, settings: TokenSettings, inventory: Inventory) -> str:
     child = subprocess.run(  # noqa: S603 - our own interpreter and module, and no shell
         [sys.executable, "-P", "-m", "hsm.keymaking", action, settings.to_json(), inventory],
-        env=child_environment(settings),
+        env=settings.child_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -111,18 +108,4 @@ def _apart(action: str, settings: TokenSettings, inventory: Inventory) -> str:
         raise HSMError(f"the ceremony's process ended with {child.returncode}: {child.stderr.strip()[-500:]}") from None
     if outcome == "done":
         return str(words[0])
-    raise raised(*words)
-
-
-def raised(kind: str, message: str) -> HSMError:
-    """The error that a child process told of."""
-    found = getattr(errors, kind, HSMError)
-    return found(message) if isinstance(found, type) and issubclass(found, HSMError) else HSMError(message)
-
-
-def child_environment(settings: TokenSettings) -> dict[str, str]:
-    """The environment of a process that talks to this token: finds this package, and SoftHSM's configuration."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    if settings.conf_path is not None:
-        environment["SOFTHSM2_CONF"] = str(settings.conf_path)
-    return environment
+    raise from_child(*words)

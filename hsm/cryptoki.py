@@ -83,7 +83,7 @@ class Cryptoki:
         return buffer.raw[: wanted.size] if self._ask(session, key, wanted) else None
 
     def template(self, session: int, key: int, kind: int) -> dict[int, bytes] | None:
-        """An attribute that is itself an array of attributes, such as CKA_UNWRAP_TEMPLATE; ``None`` where there is none.
+        """An attribute that is itself an array of attributes, such as CKA_UNWRAP_TEMPLATE; ``None`` if there is none.
 
         Three passes: the length of the array, the lengths of its values, the values.
         """
@@ -106,7 +106,7 @@ class Cryptoki:
         if result in {_ATTRIBUTE_SENSITIVE, _ATTRIBUTE_TYPE_INVALID}:
             return False
         _require(result, "C_GetAttributeValue")
-        return wanted.size != _UNAVAILABLE
+        return bool(wanted.size != _UNAVAILABLE)
 
 
 def _require(result: int, function: str) -> None:

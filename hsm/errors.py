@@ -39,3 +39,11 @@ class TokenUnavailable(HSMError):
 
 class SessionLost(HSMError):
     """The session with the token is gone or not to be trusted; whoever held it must connect anew."""
+
+
+def from_child(kind: str, message: str) -> Exception:
+    """The error that a child process met and told of by the name of its class."""
+    if kind == ValueError.__name__:
+        return ValueError(message)
+    known = {error.__name__: error for error in HSMError.__subclasses__()}
+    return known.get(kind, HSMError)(message)

@@ -1,7 +1,7 @@
 """The keys a token must hold, each attribute of them, and the audit that refuses a token with anything else.
 
-What each key may do is the table "Keys" of the activation protocol. Attributes are set by the ceremony, read back there and
-at every start.
+What each key may do is the table "Keys" of the activation protocol. Attributes are set by the ceremony, and read back
+there and at every start.
 """
 
 import struct
@@ -17,6 +17,11 @@ from hsm.keys import Inventory, MACKey, SealingKey, SigningKey, TokenKey, Wrappi
 
 # secp256r1, RFC 5480 section 2.1.1.1
 P256_PARAMETERS = bytes.fromhex("06082a8648ce3d030107")
+
+SECRET_BYTES = 32
+
+# CKO_VENDOR_DEFINED: none of ours, for an object that does not tell its class.
+VENDOR_DEFINED = 0x80000000
 
 # SoftHSM's name for it says PKCS#7 padding, what it does is AES-KWP, RFC 5649.
 KEY_WRAP = Mechanism.AES_KEY_WRAP_PAD
@@ -123,11 +128,13 @@ def audit(session: Session, cryptoki: Cryptoki, keys: Iterable[KeySpec]) -> list
         the token is right.
     """
     found: dict[tuple[str, int], list[int]] = {}
+    of_session: int = session.handle  # type: ignore[attr-defined]  # python-pkcs11 declares it on the C class only
     for item in session.get_objects({Attribute.TOKEN: True}):
-        label = cryptoki.attribute(session.handle, item.handle, Attribute.LABEL) or b""
-        object_class = cryptoki.attribute(session.handle, item.handle, Attribute.CLASS) or pack(-1 & 0xFFFFFFFF)
+        handle = int(item.handle or 0)
+        label = cryptoki.attribute(of_session, handle, Attribute.LABEL) or b""
+        object_class = cryptoki.attribute(of_session, handle, Attribute.CLASS) or pack(VENDOR_DEFINED)
         place = (label.decode(errors="backslashreplace"), struct.unpack("L", object_class)[0])
-        found.setdefault(place, []).append(item.handle)
+        found.setdefault(place, []).append(handle)
     findings = []
     for key in keys:
         for spec in key.objects:
@@ -137,19 +144,19 @@ def audit(session: Session, cryptoki: Cryptoki, keys: Iterable[KeySpec]) -> list
                 findings.append(f"{name}: missing" if not handles else f"{name}: there are {len(handles)}")
             for handle in handles:
                 expected = {**spec.template, **spec.inborn, Attribute.CLASS: int(spec.object_class)}
-                findings += _compare(session, cryptoki, handle, name, expected)
+                findings += _compare(of_session, cryptoki, handle, name, expected)
     findings += [f"{label or 'an object without label'}: outside the inventory" for label, _ in found]
     return findings
 
 
-def _compare(session: Session, cryptoki: Cryptoki, handle: int, name: str, expected: Template) -> list[str]:
+def _compare(session: int, cryptoki: Cryptoki, handle: int, name: str, expected: Template) -> list[str]:
     findings = []
     for attribute, value in expected.items():
         if isinstance(value, Mapping):
-            actual = cryptoki.template(session.handle, handle, attribute)
+            actual = cryptoki.template(session, handle, attribute)
             right = actual == {int(inner): pack(flag) for inner, flag in value.items()}
         else:
-            right = cryptoki.attribute(session.handle, handle, attribute) == pack(value)
+            right = cryptoki.attribute(session, handle, attribute) == pack(value)
         if not right:
             findings.append(f"{name}: CKA_{attribute.name} is off")
     return findings
@@ -166,7 +173,7 @@ def _secret(
     template: Template = {
         Attribute.LABEL: f"{name}_1",
         Attribute.KEY_TYPE: int(key_type),
-        Attribute.VALUE_LEN: 32,
+        Attribute.VALUE_LEN: SECRET_BYTES,
         Attribute.TOKEN: True,
         Attribute.PRIVATE: True,
         Attribute.SENSITIVE: True,
@@ -184,7 +191,7 @@ _BORN_INSIDE: Template = {Attribute.LOCAL: True, Attribute.ALWAYS_SENSITIVE: Tru
 
 
 def _wrapping_key(name: WrappingKey) -> KeySpec:
-    # Both uses, or a newborn key could not be wrapped. ENCRYPT and DECRYPT would open any blob to whoever holds a session.
+    # Both uses, or a newborn key could not be wrapped. DECRYPT would open any blob to whoever holds a session.
     uses = _may(Attribute.WRAP, Attribute.UNWRAP)
     return _secret(name, KeyType.AES, KEY_WRAP, uses, {Attribute.UNWRAP_TEMPLATE: unwrap_template(name)})
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pkcs11
-from pkcs11 import Attribute, Mechanism, ObjectClass, TokenFlag
+from pkcs11 import Attribute, Mechanism, TokenFlag
 
 from hsm.ceremony import TokenReport, TokenState
 from hsm.cryptoki import Cryptoki
 from hsm.errors import HSMError, InventoryMismatch, TokenUnavailable
-from hsm.inventory import P256_PARAMETERS, KeySpec, ObjectSpec, audit, keys_of, to_pkcs11
+from hsm.inventory import P256_PARAMETERS, SECRET_BYTES, KeySpec, ObjectSpec, audit, keys_of, to_pkcs11
 from hsm.keys import Inventory
 from hsm.lock import token_lock
 from hsm.settings import TokenSettings
@@ -98,7 +98,7 @@ def advice(settings: TokenSettings) -> str:
     place = "" if settings.conf_path is None else f" (folder {settings.conf_path.parent / 'tokens'}, and its PIN files)"
     return (
         f"if the ceremony on token {settings.token_label!r} was interrupted and no citizen has a key under it yet, "
-        f"destroy the token{place} and begin again with `rubrica hsm init`; if it was in service, restore it from its backup"
+        f"destroy the token{place} and begin again with `rubrica hsm init`; if it was in service, restore its backup"
     )
 
 
@@ -135,10 +135,10 @@ def _make(session: pkcs11.Session, key: KeySpec) -> None:
 
 
 def _make_secret(session: pkcs11.Session, spec: ObjectSpec) -> None:
-    key_type = pkcs11.KeyType(spec.template[Attribute.KEY_TYPE])
-    mechanism = Mechanism.AES_KEY_GEN if key_type is pkcs11.KeyType.AES else Mechanism.GENERIC_SECRET_KEY_GEN
-    bits = 8 * int(str(spec.template[Attribute.VALUE_LEN]))
-    session.generate_key(key_type, bits, store=True, mechanism=mechanism, template=to_pkcs11(spec.template))
+    is_aes = spec.template[Attribute.KEY_TYPE] == pkcs11.KeyType.AES
+    key_type = pkcs11.KeyType.AES if is_aes else pkcs11.KeyType.GENERIC_SECRET
+    mechanism = Mechanism.AES_KEY_GEN if is_aes else Mechanism.GENERIC_SECRET_KEY_GEN
+    session.generate_key(key_type, 8 * SECRET_BYTES, store=True, mechanism=mechanism, template=to_pkcs11(spec.template))
 
 
 def _report(

@@ -1,6 +1,7 @@
 """Where a token is and how to log in to it."""
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -34,3 +35,10 @@ class TokenSettings:
             pin_file=Path(fields["pin_file"]),
             conf_path=None if conf_path is None else Path(conf_path),
         )
+
+    def child_environment(self) -> dict[str, str]:
+        """The environment of a process that talks to this token: it finds us, and SoftHSM its configuration."""
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+        if self.conf_path is not None:
+            environment["SOFTHSM2_CONF"] = str(self.conf_path)
+        return environment

@@ -1,7 +1,7 @@
 """One PKCS#11 session, in this process and this thread.
 
-python-pkcs11 initialises the module without locking, so a process that holds a ``Token`` runs PKCS#11 in one thread only:
-HSM workers and the PKI do, nobody else imports this module.
+python-pkcs11 initialises the module without locking, so a process that holds a ``Token`` runs PKCS#11 in one thread
+only: HSM workers and the PKI do, nobody else imports this module.
 """
 
 import os
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeAlias
 
 import pkcs11
 from cryptography.exceptions import InvalidSignature
@@ -62,7 +62,9 @@ _SESSION_ERRORS = (
     pkcs11.UserNotLoggedIn,
 )
 
-CitizenKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+# python-pkcs11 makes the class of an object from its attributes, beyond what types can say.
+Key: TypeAlias = Any
+CitizenKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 
 class Token:
@@ -74,7 +76,7 @@ class Token:
         self._module = module
         self._inventory = inventory
         self._versions: dict[TokenKey, int] = {}
-        self._keys: dict[tuple[str, ObjectClass], pkcs11.Object] = {}
+        self._keys: dict[tuple[str, ObjectClass], Key] = {}
         self._curve = session.create_domain_parameters(
             pkcs11.KeyType.EC, {Attribute.EC_PARAMS: P256_PARAMETERS}, local=True
         )
@@ -209,9 +211,7 @@ class Token:
                 signatures = [self._sign_raw(key, public_key, digest) for digest in digests]
         finally:
             _destroy(key)
-        return [
-            _verified(public_key, digest, signature) for digest, signature in zip(digests, signatures, strict=True)
-        ]
+        return [_verified(public_key, digest, signature) for digest, signature in zip(digests, signatures, strict=True)]
 
     def sign_with(self, key: SigningKey, digest: bytes) -> bytes:
         """ECDSA (DER) of a SHA-256 digest by a key of the token, verified.
@@ -294,14 +294,14 @@ class Token:
             )
         return bytes(plaintext)
 
-    def _key(self, name: TokenKey, object_class: ObjectClass, version: int | None) -> pkcs11.Object:
+    def _key(self, name: TokenKey, object_class: ObjectClass, version: int | None) -> Key:
         label = f"{name}_{self.current_version(name) if version is None else version}"
         try:
             return self._keys[label, object_class]
         except KeyError:
             raise HSMRefused(f"the token has no key {label}") from None
 
-    def _unwrap(self, kek: WrappingKey, version: int, wrapped: bytes, public_key: CitizenKey) -> pkcs11.Object:
+    def _unwrap(self, kek: WrappingKey, version: int, wrapped: bytes, public_key: CitizenKey) -> Key:
         wrapping_key = self._key(kek, ObjectClass.SECRET_KEY, version)
         is_ec = isinstance(public_key, ec.EllipticCurvePublicKey)
         signing = Mechanism.ECDSA if is_ec else Mechanism.RSA_PKCS
@@ -323,11 +323,11 @@ class Token:
         except _SESSION_ERRORS as exc:
             raise SessionLost("the token is gone") from exc
         except PKCS11Error as exc:
-            # A failed unwrap is only a general error: a MAC tells a tampered blob from a token that fails at everything.
+            # A failed unwrap is only a general error: a MAC tells a tampered blob from a token that fails altogether.
             self.mac_encoded(MACKey.ROW, b"alive")
             raise HSMRefused("the token refused to unwrap the key") from exc
 
-    def _sign_raw(self, key: pkcs11.Object, public_key: CitizenKey, digest: bytes) -> bytes:
+    def _sign_raw(self, key: Key, public_key: CitizenKey, digest: bytes) -> bytes:
         if isinstance(public_key, rsa.RSAPublicKey):
             return bytes(key.sign(_SHA256_DIGEST_INFO + digest, mechanism=Mechanism.RSA_PKCS))
         raw = bytes(key.sign(digest, mechanism=Mechanism.ECDSA))
@@ -462,7 +462,7 @@ def _strangers_input(action: str) -> Iterator[None]:
         raise HSMRefused(f"the token refused to {action}") from exc
 
 
-def _destroy(key: pkcs11.Object) -> None:
+def _destroy(key: Key) -> None:
     try:
         key.destroy()
     except PKCS11Error as exc:
@@ -476,7 +476,7 @@ def _gcm(nonce: bytes, associated_data: bytes) -> GCMParams:
     return GCMParams(nonce, associated_data, GCM_TAG_BITS)
 
 
-def _spki(public: pkcs11.Object) -> bytes:
+def _spki(public: Key) -> bytes:
     key: CitizenKey
     if public[Attribute.KEY_TYPE] is pkcs11.KeyType.EC:
         # CKA_EC_POINT is the point within an OCTET STRING (PKCS#11 v2.40, section 2.3.3): two bytes of header on P-256.

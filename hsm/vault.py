@@ -19,8 +19,8 @@ class Priority(IntEnum):
 class Vault(Protocol):
     """Operations with keys that never leave the token. Every method may raise ``HSMError`` (see ``hsm.errors``).
 
-    ``version`` is the key's; ``None`` means the newest, and ``current_version`` tells which that is, to be stored beside
-    every value made with it.
+    ``version`` is the key's; ``None`` means the newest, and ``current_version`` tells which that is, to be stored
+    beside every value made with it.
     """
 
     def current_version(self, key: TokenKey) -> int:
@@ -73,7 +73,7 @@ class Vault(Protocol):
         ...
 
     async def seal(self, plaintext: bytes, associated_data: bytes) -> bytes:
-        """AES-256-GCM inside the HSM under the newest ``K_col``: nonce (12) ‖ ciphertext ‖ tag (16), raw concatenation."""
+        """AES-256-GCM inside the HSM under the newest ``K_col``: nonce (12) ‖ ciphertext ‖ tag (16)."""
         ...
 
     async def open(self, sealed: bytes, associated_data: bytes, *, version: int) -> bytes:

@@ -1,16 +1,17 @@
 """What the pool and its workers say to each other: frames of u32 length and CBOR with plain values only.
 
-A worker is asked ``[operation, argument, …]`` and answers ``["ok", value]`` or ``["failed", kind, message]``. Before its first
-question it says ``["ok", {key: newest version}]`` or fails.
+A worker is asked ``[operation, argument, …]`` and answers ``["ok", value]`` or ``["failed", kind, message]``. Before
+its first question it says ``["ok", {key: newest version}]`` or fails.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import cbor2
 
 LENGTH_BYTES = 4
 
-Value: TypeAlias = "None | int | str | bytes | list[Value] | dict[str, Value]"
+Value: TypeAlias = "int | str | bytes | Sequence[Value] | Mapping[str, Value] | None"
 
 
 class Readable(Protocol):

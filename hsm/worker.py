@@ -16,7 +16,7 @@ from hsm.settings import TokenSettings
 from hsm.token import Token
 from hsm.wire import Value, read_message, to_frame
 
-# prctl(2), linux/prctl.h
+# Numbers from linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 

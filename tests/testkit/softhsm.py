@@ -1,6 +1,6 @@
 """Real SoftHSM tokens in temporary folders: one ceremony per test process, a copy for each test.
 
-``core_token(tmp_path)`` and ``pki_token(tmp_path)`` give ``TokenSettings`` for a complete token with keys of its own kind.
+``core_token(tmp_path)`` and ``pki_token(tmp_path)`` give ``TokenSettings`` for a complete token with its own keys.
 Within one test process all copies hold the same keys.
 """
 
