@@ -67,10 +67,10 @@ class Running:
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
             os.kill(fields["pid"], 0)
-        except (OSError, ValueError):
+            paths = {name: Path(fields[name]) for name in ("operator_socket", "token_key", "trust", "state")}
+            return cls(**{**fields, **paths})
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        paths = {name: Path(fields[name]) for name in ("operator_socket", "token_key", "trust", "state")}
-        return cls(**{**fields, **paths})
 
 
 @contextlib.contextmanager
