@@ -1,0 +1,1 @@
+"""Submit, authorise, collect: the edge's own domain with its own tables."""

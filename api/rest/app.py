@@ -1,0 +1,70 @@
+"""The edge as an ASGI application."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+from starlette.types import Scope
+
+from api import problems
+from api.middleware import AccessLog, BodyLimit, SecurityHeaders
+from api.problems import LastResort, responses
+from api.rest import browser, transactions
+from api.rest.schemas import Health
+from api.rest.services import Provided, Services
+
+JSON_LIMIT_BYTES = 256 * 1024
+
+Lifespan = Callable[[], AbstractAsyncContextManager[None]]
+
+_health = APIRouter(tags=["health"])
+
+
+@_health.get("/healthz")
+async def healthz() -> Health:
+    """The process is alive."""
+    return Health()
+
+
+@_health.get("/readyz", responses=responses())
+async def readyz(provided: Provided) -> Health:
+    """Database and core answer."""
+    await provided.ready()
+    return Health()
+
+
+def create_app(services: Services, lifespan: Lifespan | None = None) -> FastAPI:
+    """The application around ``services``; ``lifespan`` starts and ends what runs beside the requests."""
+
+    @asynccontextmanager
+    async def running(_app: FastAPI) -> AsyncIterator[None]:
+        if lifespan is None:
+            yield
+        else:
+            async with lifespan():
+                yield
+
+    app = FastAPI(
+        title="Rúbrica edge",
+        summary="Submit, authorise, collect",
+        version="1",
+        lifespan=running,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    for router in (transactions.router, browser.router, _health):
+        app.include_router(router)
+    problems.install(app)
+    upload_bytes = max(services.transactions.limits.agency_bytes, services.transactions.limits.citizen_bytes)
+
+    def limit_bytes(scope: Scope) -> int:
+        # How much a document may have depends on whose it is, and is checked while it is read; this is the outer wall.
+        return upload_bytes if scope["method"] == "PUT" else JSON_LIMIT_BYTES
+
+    app.add_middleware(BodyLimit, limit_bytes=limit_bytes)
+    app.add_middleware(LastResort)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(AccessLog)
+    return app

@@ -1,0 +1,276 @@
+"""The citizen's side: the review page prepares and stages, the return address redeems.
+
+Who may do what, with which proof:
+
+* The link is a capability: whoever has it may look, as whoever has a letter may read it. It alone signs nothing.
+* The first browser that opens the link holds the request: it gets a cookie of 32 random bytes, of which the hash is
+  stored, and only with that cookie a code is redeemed. So a code that leaks (history, log, a pasted address) is of no
+  use elsewhere, and nobody can make a victim's browser finish an approval that someone else began.
+* Another browser with the link gets a *new* request, never the first one's cookie. It supersedes the first request if
+  that is unapproved: the citizen who opens the letter on the phone after looking on the desk must get on, and an
+  approval of the old request then ends at an edge that no longer redeems it. Once the core says that the first request
+  is approved, nobody supersedes it: an approval is not taken from the browser that is about to bring its code.
+* The same browser gets the same request until it is over; if it was approved but its code was lost or refused, that
+  browser (and no other) may start again.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.storage import DocumentStore, StoredId
+from api.transactions.model import (
+    REVIEWABLE,
+    Document,
+    DocumentWorker,
+    Staging,
+    StagingState,
+    Transaction,
+    TransactionState,
+)
+from api.transactions.repository import TransactionRepository
+from api.transactions.seals import Sealer
+from api.transactions.service import GRANT, LINK, NIF, link_sha256, secrets_text
+from api.transactions.signing import CODE, VERIFIER, R, Signing
+from documents.model import PAdESOptions, Prepared
+from domain.clock import Clock
+from domain.errors import MalformedRequest, NotFound, RequestExpired, StateConflict
+from domain.ids import Randomness, new_id
+from domain.items import Item, Purpose, certificate_item
+from signer.client import RequestState, SignatureActivationClient
+
+COOKIE_PREFIX = "__Host-rubrica-"
+SECRET_BYTES = 32
+CODE_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """What proves that a browser is the one that opened the review page."""
+
+    name: str
+    value: str = field(repr=False)
+    max_age_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What the review page shows."""
+
+    transaction: Transaction
+    cookie: Cookie | None
+    """To be set, where the request is new."""
+    may_approve: bool
+    """Whether this browser may go on to the gate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What became of the approval that this browser brought back."""
+
+    transaction: Transaction
+    link_token: str = field(repr=False)
+
+
+class Approvals:
+    """Opens reviews, takes codes."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        store: DocumentStore,
+        sealer: Sealer,
+        activation: SignatureActivationClient,
+        *,
+        worker: DocumentWorker,
+        signing: Signing,
+        return_address: str,
+        wait_seconds: float,
+        clock: Clock,
+        randomness: Randomness = secrets.token_bytes,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._sealer = sealer
+        self._activation = activation
+        self._worker = worker
+        self._signing = signing
+        self._return_address = return_address
+        self._wait_seconds = wait_seconds
+        self._clock = clock
+        self._randomness = randomness
+
+    async def review(self, link_token: str, cookies: Mapping[str, str]) -> Review:
+        """Show the transaction; prepare and stage it if this browser has no living request.
+
+        Raises:
+            NotFound: No such link.
+            RequestExpired: The transaction is over.
+            StateConflict: Documents are missing, or another browser's approval is under way.
+        """
+        transaction, staging = await self._by_link(link_token)
+        if transaction.state is TransactionState.OPEN:
+            raise StateConflict("the documents are not complete yet")
+        if transaction.state not in REVIEWABLE:
+            return Review(transaction, cookie=None, may_approve=False)
+        if transaction.expires <= self._clock.now():
+            raise RequestExpired("the transaction has expired")
+        if staging is not None and staging.expires > self._clock.now():
+            state = (await self._activation.request_state(staging.request_id)).state
+            same_browser = _holds(staging, cookies)
+            if same_browser and state is RequestState.STAGED:
+                return Review(transaction, cookie=None, may_approve=True)
+            if not same_browser and state in {RequestState.APPROVED, RequestState.SIGNED}:
+                raise StateConflict("this was approved in another browser; go on there")
+        return await self._stage(transaction)
+
+    async def document(self, link_token: str, number: int, cookies: Mapping[str, str]) -> tuple[StoredId, Document]:
+        """What this browser may download: the very bytes that are to be signed, afterwards the signed ones.
+
+        Raises:
+            NotFound: No such link or document, or not the browser that opened the review page.
+        """
+        transaction, staging = await self._by_link(link_token)
+        if staging is None or not _holds(staging, cookies):
+            raise NotFound("no such document in this browser")
+        for document in transaction.documents:
+            stored_id = document.signed_id or document.prepared_id
+            if document.number == number and stored_id is not None:
+                return stored_id, document
+        raise NotFound("no such document in this browser")
+
+    async def returned(self, request_id: str, code: bytes, cookies: Mapping[str, str]) -> Returned:
+        """Take the code that the gate sent this browser back with, sign, and tell how far it got.
+
+        Loading the address again shows the present state; the code is not looked at a second time.
+
+        Raises:
+            NotFound: Not the browser that opened the review page, or no such request: both look the same.
+            RequestExpired: Another request took its place, or its time is over.
+            ActivationError: The core refused the code.
+        """
+        async with self._engine.begin() as connection:
+            repository = TransactionRepository(connection)
+            staging = await repository.staging(request_id)
+            if staging is None or not _holds(staging, cookies):
+                raise NotFound("no such request in this browser")
+            transaction = await repository.by_id(staging.transaction_id)
+            if transaction is None:
+                raise NotFound("no such request in this browser")
+            if transaction.request_id != request_id:
+                raise RequestExpired("this request was replaced by a newer one; open the link again")
+            if staging.state is StagingState.STAGED:
+                await self._accept(repository, transaction, staging, code)
+        if transaction.state in {TransactionState.CANCELLED, TransactionState.EXPIRED}:
+            raise RequestExpired("the transaction is over")
+        if staging.state is not StagingState.CLOSED:
+            task = self._signing.start(transaction.transaction_id)
+            done, _ = await asyncio.wait([task], timeout=self._wait_seconds)
+            for finished in done:
+                finished.result()
+        async with self._engine.begin() as connection:
+            now = await TransactionRepository(connection).by_id(transaction.transaction_id)
+        if now is None:
+            raise NotFound("no such request in this browser")
+        return Returned(now, self._sealer.open(LINK, now.transaction_id, now.link_sealed).decode())
+
+    async def _accept(
+        self, repository: TransactionRepository, transaction: Transaction, staging: Staging, code: bytes
+    ) -> None:
+        """Store the code before anyone sees it: after a crash it is redeemed with the same r."""
+        if len(code) != CODE_BYTES:
+            raise MalformedRequest("this is not a code of ours")
+        if staging.expires <= self._clock.now() or transaction.state is not TransactionState.REVIEWED:
+            raise RequestExpired("the request has expired; open the link again")
+        sealed = self._sealer.seal(CODE, staging.request_id, code)
+        if await repository.move_staging(staging, StagingState.REDEEMING, code_sealed=sealed):
+            await repository.move(transaction, TransactionState.APPROVED)
+
+    async def _by_link(self, link_token: str) -> tuple[Transaction, Staging | None]:
+        async with self._engine.begin() as connection:
+            repository = TransactionRepository(connection)
+            transaction = await repository.by_link(link_sha256(link_token))
+            if transaction is None:
+                raise NotFound("no such link")
+            staging = await repository.staging(transaction.request_id) if transaction.request_id else None
+        return transaction, staging
+
+    async def _stage(self, transaction: Transaction) -> Review:
+        transaction_id = transaction.transaction_id
+        prepared = [await self._prepare(document) for document in transaction.documents]
+        used = False
+        try:
+            verifier = self._randomness(SECRET_BYTES)
+            staged = await self._activation.stage(
+                idempotency_key=new_id(self._randomness),
+                grant=self._sealer.open(GRANT, transaction_id, transaction.grant_sealed).decode(),
+                items=self._items(transaction, [each for each, _ in prepared]),
+                pkce_challenge=hashlib.sha256(verifier).digest(),
+                return_url=self._return_address,
+                citizen_nif=self._sealer.open(NIF, transaction_id, transaction.citizen_nif_sealed).decode(),
+                client_nonce=transaction.client_nonce,
+            )
+            value = secrets_text(self._randomness(SECRET_BYTES))
+            staging = Staging(
+                request_id=staged.request_id,
+                transaction_id=transaction_id,
+                state=StagingState.STAGED,
+                cookie_sha256=hashlib.sha256(value.encode()).digest(),
+                expires=staged.expires,
+                verifier_sealed=self._sealer.seal(VERIFIER, staged.request_id, verifier),
+                # Drawn now and never again: the same code may be redeemed twice, but only with the same r.
+                r_sealed=self._sealer.seal(R, staged.request_id, self._randomness(SECRET_BYTES)),
+            )
+            async with self._engine.begin() as connection:
+                repository = TransactionRepository(connection)
+                if not await repository.move(transaction, TransactionState.REVIEWED, request_id=staged.request_id):
+                    raise StateConflict("this was opened in another window at the same moment; open it again")
+                await repository.close_stagings(transaction_id)
+                await repository.add_staging(staging)
+                for document, (ready, stored_id) in zip(transaction.documents, prepared, strict=True):
+                    await repository.prepared(transaction_id, document.number, ready, stored_id)
+                now = await repository.by_id(transaction_id)
+            used = True
+        finally:
+            superseded = [document.prepared_id for document in transaction.documents]
+            await self._store.delete(*(superseded if used else [stored_id for _, stored_id in prepared]))
+        if now is None:
+            raise NotFound("no such link")
+        max_age_seconds = max(0, int((staged.expires - self._clock.now()).total_seconds()))
+        return Review(now, Cookie(COOKIE_PREFIX + staged.request_id, value, max_age_seconds), may_approve=True)
+
+    async def _prepare(self, document: Document) -> tuple[Prepared, StoredId]:
+        if document.original_id is None:
+            raise NotFound("a document is gone")
+        scratch = self._store.scratch()
+        try:
+            # The signing time of a PDF stands in the signed bytes, so it is set when the citizen begins to read.
+            options = PAdESOptions(signing_time=self._clock.now())
+            prepared = await self._worker.prepare(self._store.path(document.original_id), scratch, options)
+            return prepared, await self._store.keep(scratch)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def _items(self, transaction: Transaction, prepared: list[Prepared]) -> list[Item]:
+        documents = [
+            Item(
+                purpose=Purpose.SIGN,
+                algorithm=transaction.algorithm.value,
+                format=transaction.format.value,
+                packaging=transaction.packaging.value,
+                digests=(ready.digest,),
+                title=document.title,
+            )
+            for document, ready in zip(transaction.documents, prepared, strict=True)
+        ]
+        return [certificate_item(transaction.algorithm.key_type), *documents]
+
+
+def _holds(staging: Staging, cookies: Mapping[str, str]) -> bool:
+    value = cookies.get(COOKIE_PREFIX + staging.request_id, "")
+    return hmac.compare_digest(hashlib.sha256(value.encode()).digest(), staging.cookie_sha256)
