@@ -78,7 +78,7 @@ def verify(token: str, key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
 def _parse(part: str) -> dict[str, Any]:
     try:
         parsed = json.loads(_unbase64url(part))
-    except ValueError:
+    except (ValueError, RecursionError):  # brackets a thousand deep are no JSON of ours
         raise JWSInvalid("not JSON") from None
     if not isinstance(parsed, dict):
         raise JWSInvalid("not a JSON object")
