@@ -54,7 +54,7 @@ log = structlog.get_logger("hsm.pool")
 class _Call:
     priority: int
     number: int
-    frame: bytes = field(compare=False)
+    frame: bytes = field(compare=False, repr=False)
     deadline: float = field(compare=False)
     answer: "asyncio.Future[Value]" = field(compare=False)
     queued: bool = field(compare=False, default=True)
@@ -214,6 +214,8 @@ class HSMPool:
         for task in self._serving:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
+        # A task that is cancelled before its first step has ended nothing.
+        await asyncio.gather(*(self._end(worker) for worker in self._workers))
         self._fail_all(HSMError("the pool is closed"))
 
     @property
@@ -349,7 +351,8 @@ class HSMPool:
         if self._queue.empty():
             taking = asyncio.ensure_future(self._queue.get())
             try:
-                await asyncio.wait({taking, worker.gone}, return_when=asyncio.FIRST_COMPLETED)
+                either: set[asyncio.Future[Any]] = {taking, worker.gone}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if not taking.done():
                     return None
                 call = taking.result()
