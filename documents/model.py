@@ -45,6 +45,14 @@ class Fetch(Protocol):
         ...
 
 
+class AsyncFetch(Protocol):
+    """The same for a caller that waits for many at once."""
+
+    async def __call__(self, kind: FetchKind, url: str, body: bytes | None) -> bytes:
+        """As ``Fetch``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PAdESOptions:
     """How the signature dictionary is to look; covered by the digest, so fixed before the citizen approves."""

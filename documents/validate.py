@@ -54,6 +54,20 @@ _WORDS = {
 _GRAVITY = ("TOTAL-PASSED", "INDETERMINATE", "TOTAL-FAILED")
 _PADES_SUBFILTER = "/ETSI.CAdES.detached"
 
+_UNREADABLE = SignatureReport(
+    indication="TOTAL-FAILED",
+    sub_indication="FORMAT_FAILURE",
+    level="",
+    signer="",
+    certificate_serial="",
+    algorithm="",
+    signing_time=None,
+    timestamps=(),
+    covers_whole_document=False,
+    changed_since=False,
+    explanations=("a signature cannot be read",),
+)
+
 
 def validate(
     document: BinaryIO,
@@ -85,9 +99,12 @@ def validate(
     reader = open_for_reading(document)
     with parser_faults():
         circumstances = _Circumstances(trust, at, fetch, _embedded_evidence(reader))
-        signatures = reader.embedded_regular_signatures
-        reports = tuple(_report(signature, reader, circumstances) for signature in signatures)
-        stamps = len(reader.embedded_timestamp_signatures)
+        try:
+            reports = tuple(_report(one, reader, circumstances) for one in reader.embedded_regular_signatures)
+            stamps = len(reader.embedded_timestamp_signatures)
+        except (SigningError, ValueError, TypeError, KeyError, AttributeError):
+            # A signature whose parts cannot be named (EN 319 102-1 §5.2.2); no other one can be relied on beside it.
+            reports, stamps = (_UNREADABLE,), 0
     worst = max((report.indication for report in reports), key=_GRAVITY.index, default="INDETERMINATE")
     return ValidationReport(worst, reports, {"document_timestamps": str(stamps)})
 

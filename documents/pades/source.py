@@ -134,7 +134,13 @@ def check_signable(writer: IncrementalPdfFileWriter) -> None:
             "the PDF is a dynamic form (XFA), which looks different from one program to the next; "
             "please print it to a plain PDF and send that"
         )
-    for signature in reader.embedded_signatures:
+    try:
+        signatures = reader.embedded_signatures
+    except (SigningError, ValueError) as error:
+        raise UnsupportedDocument(
+            "the PDF holds a signature that cannot be read; it was never finished or damaged"
+        ) from error
+    for signature in signatures:
         # ISO 32000-2 §12.8.2.2.2: permission 1 forbids every change, 2 and 3 leave signatures possible. Field locks
         # (FieldMDP) hold for the fields that are there, not for the new invisible one.
         if signature.docmdp_level is MDPPerm.NO_CHANGES:

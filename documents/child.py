@@ -1,0 +1,393 @@
+"""Runs every job on a document in a limited child process of its own; nothing that a document does reaches further.
+
+The caller's process never parses. It opens the file, hands over the descriptor, and answers the child's questions for
+bytes of TSA, OCSP and CRL, so many and no more.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from documents import wire
+from documents.model import (
+    AsyncFetch,
+    FetchKind,
+    FinishedDocument,
+    Inspection,
+    Level,
+    LevelNotReached,
+    PAdESOptions,
+    Prepared,
+    SignatureParts,
+    TrustMaterial,
+    ValidationReport,
+)
+from documents.sandbox import Limits
+from domain.clock import Clock
+from domain.errors import (
+    ActivationError,
+    Busy,
+    CredentialError,
+    DocumentTooLarge,
+    RequestError,
+    RubricaError,
+    StateConflict,
+    TimestampUnavailable,
+    UnsupportedDocument,
+    by_code,
+)
+
+_MESSAGE_LIMIT_BYTES = 8 * 1024 * 1024
+_START_SECONDS = 60.0
+_ROOT = Path(__file__).resolve().parents[1]
+
+# What a job may answer; a child that met hostile bytes cannot claim, say, that the caller has no rights.
+_BELIEVED = (RequestError, CredentialError, StateConflict, ActivationError, TimestampUnavailable)
+
+_GAVE_UP = "the document cannot be processed: reading it made the parser give up"
+_TOO_SLOW = "the document takes longer to process than this service allows"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """How much is done at once, and for how long."""
+
+    child: Limits = field(default_factory=Limits)
+    document_bytes: int = 100 * 1024 * 1024
+    places: int = 2
+    """Children at work at the same time."""
+    queue: int = 64
+    """Jobs that may wait for a place; one more is told ``busy``."""
+    wall_seconds: float = 90.0
+    """For one job, with all its fetches."""
+    fetches: int = 24
+    fetched_bytes: int = 16 * 1024 * 1024
+    """In all fetches of one job together."""
+
+
+class DocumentWorker:
+    """Prepares, finishes and validates documents in limited children; belongs to one event loop.
+
+    Use as ``async with DocumentWorker(clock) as worker``, or call ``start`` and ``close``.
+    """
+
+    def __init__(self, clock: Clock, limits: WorkerLimits | None = None, jobs: str = "documents.jobs") -> None:
+        """Nothing runs yet.
+
+        Args:
+            clock: Tells ``finish`` and ``extend`` the time.
+            limits: See ``WorkerLimits``.
+            jobs: The module whose ``run(channel, descriptor)`` is a child's work.
+        """
+        self._clock = clock
+        self._limits = limits or WorkerLimits()
+        self._jobs = jobs
+        self._places = asyncio.Semaphore(self._limits.places)
+        self._waiting = 0
+        self._starting = asyncio.Lock()
+        self._control: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Load the parsers, so that the first job finds them loaded (about a second)."""
+        async with self._starting:
+            if self._control is None:
+                await self._launch()
+
+    async def close(self) -> None:
+        """End all children; jobs under way fail."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+            self._process = None
+
+    async def inspect(self, path: Path) -> Inspection:
+        """Check that the document can be signed, and say what it is.
+
+        Raises:
+            UnsupportedDocument: It cannot be signed; the detail says why.
+            DocumentTooLarge: It, or what it unfolds to, is over a limit of size, memory or time.
+            Busy: Too many jobs wait already.
+        """
+        arguments = {"limit_bytes": self._limits.document_bytes}
+        return wire.from_plain(Inspection, await self._run("inspect", path, arguments))
+
+    async def prepare(self, source: Path, destination: Path, options: PAdESOptions) -> Prepared:
+        """Make ``destination`` a copy of ``source`` with an empty signature; see ``documents.pades.prepare``.
+
+        Raises:
+            UnsupportedDocument, DocumentTooLarge, Busy: As ``inspect``; there is no ``destination`` then.
+        """
+        _check_size(source, self._limits.document_bytes)
+        arguments = {"options": wire.to_plain(options), "limit_bytes": self._limits.document_bytes}
+        try:
+            await asyncio.to_thread(shutil.copyfile, source, destination)
+            result = await self._run("prepare", destination, arguments, writes=True)
+            return wire.from_plain(Prepared, result)
+        except BaseException:
+            await asyncio.to_thread(destination.unlink, missing_ok=True)
+            raise
+
+    async def finish(
+        self,
+        path: Path,
+        state: bytes,
+        parts: SignatureParts,
+        *,
+        level: Level,
+        trust: TrustMaterial,
+        fetch: AsyncFetch,
+    ) -> FinishedDocument:
+        """Sign the prepared file at ``path`` in place; see ``documents.pades.finish``.
+
+        After any failure it may be called again with the same arguments or another level.
+
+        Raises:
+            LevelNotReached: TSA, OCSP or CRL failed; the file is complete at the level that the error names.
+            DTBSMismatch, MalformedRequest, CredentialError: The parts are not fit to be released; the file is unsigned.
+            UnsupportedDocument, DocumentTooLarge, Busy: As ``inspect``.
+        """
+        arguments = {
+            "state": wire.to_plain(state),
+            "parts": wire.to_plain(parts),
+            "level": level.value,
+            "trust": wire.to_plain(trust),
+            "now": wire.to_plain(self._clock.now()),
+        }
+        return wire.from_plain(FinishedDocument, await self._run("finish", path, arguments, fetch, writes=True))
+
+    async def extend(
+        self, path: Path, complete_bytes: int, *, level: Level, trust: TrustMaterial, fetch: AsyncFetch
+    ) -> FinishedDocument:
+        """Raise the level of a signed file in place; see ``documents.pades.finish.extend``.
+
+        Raises:
+            LevelNotReached: Again not.
+            StateConflict, UnsupportedDocument, DocumentTooLarge, Busy: As there.
+        """
+        arguments = {
+            "complete_bytes": complete_bytes,
+            "level": level.value,
+            "trust": wire.to_plain(trust),
+            "now": wire.to_plain(self._clock.now()),
+        }
+        return wire.from_plain(FinishedDocument, await self._run("extend", path, arguments, fetch, writes=True))
+
+    async def validate(
+        self, path: Path, trust: TrustMaterial, at: datetime, fetch: AsyncFetch | None = None
+    ) -> ValidationReport:
+        """Judge the signatures of the file at ``path``; see ``documents.validate``.
+
+        Raises:
+            UnsupportedDocument, DocumentTooLarge, Busy: As ``inspect``.
+        """
+        arguments = {
+            "trust": wire.to_plain(trust),
+            "at": wire.to_plain(at),
+            "online": fetch is not None,
+            # Signing adds to a document that may have been as large as is allowed.
+            "limit_bytes": self._limits.child.file_bytes,
+        }
+        return wire.from_plain(ValidationReport, await self._run("validate", path, arguments, fetch))
+
+    async def _run(
+        self,
+        name: str,
+        path: Path,
+        arguments: Mapping[str, Any],
+        fetch: AsyncFetch | None = None,
+        *,
+        writes: bool = False,
+    ) -> Any:
+        async with self._place():
+            descriptor = os.open(path, os.O_RDWR if writes else os.O_RDONLY)
+            try:
+                connection = await self._fork(descriptor)
+            finally:
+                os.close(descriptor)
+            job = _Conversation(connection, self._limits, fetch)
+            try:
+                async with asyncio.timeout(self._limits.wall_seconds):
+                    return await job.hold({"name": name, "arguments": arguments, "writes": writes})
+            except TimeoutError as error:
+                raise DocumentTooLarge(_TOO_SLOW) from error
+            except (EOFError, ConnectionError, wire.WireFault) as error:
+                raise UnsupportedDocument(_GAVE_UP) from error
+            finally:
+                job.end()
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        if self._waiting >= self._limits.queue and self._places.locked():
+            raise Busy("too many documents are waiting; please try again in a moment", retry_after_seconds=2)
+        self._waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    async def _fork(self, descriptor: int) -> socket.socket:
+        """A connection to a new child that holds ``descriptor``; starts the forking process anew if it died."""
+        ours, theirs = socket.socketpair()
+        ours.settimeout(0)
+        message = json.dumps(asdict(self._limits.child)).encode()
+        with theirs:
+            for last in (False, True):
+                try:
+                    await self.start()
+                    assert self._control is not None  # noqa: S101 - start() has just made it
+                    socket.send_fds(self._control, [message], [theirs.fileno(), descriptor])
+                    break
+                except OSError:
+                    await self.close()
+                    if last:
+                        ours.close()
+                        raise
+        return ours
+
+    async def _launch(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(0)
+        with theirs:
+            # Nothing of the environment: a child has no use for addresses, tokens or paths of ours.
+            self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - our own module; it returns at once
+                [sys.executable, "-P", "-B", "-m", "documents.sandbox", str(theirs.fileno()), self._jobs],
+                pass_fds=(theirs.fileno(),),
+                env={"PYTHONPATH": str(_ROOT), "LC_ALL": "C.UTF-8"},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        async with asyncio.timeout(_START_SECONDS):
+            ready = await asyncio.get_running_loop().sock_recv(ours, 16)
+        if ready != b"ready":
+            raise OSError("the process that reads documents does not start")
+        self._control = ours
+
+
+class _Conversation:
+    """One job with one child, from its first message to its end."""
+
+    def __init__(self, connection: socket.socket, limits: WorkerLimits, fetch: AsyncFetch | None) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._fetch = fetch
+        self._fetches = 0
+        self._fetched_bytes = 0
+        self._process: int | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def hold(self, job: Mapping[str, Any]) -> Any:
+        await self._receive_process()
+        reader, self._writer = await asyncio.open_unix_connection(sock=self._connection)
+        self._writer.write(wire.frame(job))
+        await self._writer.drain()
+        while True:
+            message = await _receive(reader)
+            if "fetch" not in message:
+                return _result_of(message)
+            self._writer.write(wire.frame(await self._answer(message["fetch"])))
+            await self._writer.drain()
+
+    def end(self) -> None:
+        """The child is gone when this returns, or will be with the next tick of its scheduler."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+            os.close(self._process)
+            self._process = None
+        if self._writer is not None:
+            self._writer.close()
+        else:
+            self._connection.close()
+
+    async def _receive_process(self) -> None:
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(self._connection, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(self._connection)
+        _, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1)
+        if not descriptors:
+            raise EOFError
+        self._process = descriptors[0]
+
+    async def _answer(self, asked: Any) -> dict[str, Any]:
+        if not isinstance(asked, dict) or not isinstance(asked.get("url"), str):
+            raise wire.WireFault("not a question")
+        kind = wire.from_plain(FetchKind, asked.get("kind"))
+        body = None if asked.get("body") is None else wire.from_plain(bytes, asked["body"])
+        self._fetches += 1
+        if self._fetch is None or self._fetches > self._limits.fetches:
+            return {"unavailable": "the document asks for more evidence than this service fetches"}
+        try:
+            found = await self._fetch(kind, asked["url"], body)
+        except TimestampUnavailable as error:
+            return {"unavailable": error.public_detail}
+        self._fetched_bytes += len(found)
+        if self._fetched_bytes > self._limits.fetched_bytes:
+            return {"unavailable": "the evidence for the document is larger than this service fetches"}
+        return {"fetched": wire.to_plain(found)}
+
+
+async def _receive(reader: asyncio.StreamReader) -> dict[str, Any]:
+    size = int.from_bytes(await reader.readexactly(wire.HEADER_BYTES), "big")
+    if size > _MESSAGE_LIMIT_BYTES:
+        raise wire.WireFault("too long")
+    return wire.message_of(await reader.readexactly(size))
+
+
+def _result_of(message: dict[str, Any]) -> Any:
+    match message:
+        case {"result": result}:
+            return result
+        case {"not_reached": {"detail": str(detail), "reached": reached}}:
+            raise LevelNotReached(detail, wire.from_plain(FinishedDocument, reached))
+        case {"error": {"code": str(code), "detail": str(detail)}}:
+            raise _error_of(code, detail)
+        case {"disk": int(number)}:
+            raise OSError(number, os.strerror(number))
+        case _:
+            raise wire.WireFault("not an answer")
+
+
+def _error_of(code: str, detail: str) -> RubricaError:
+    kind = by_code().get(code, UnsupportedDocument)
+    if not issubclass(kind, _BELIEVED):
+        kind = UnsupportedDocument
+    return kind(detail)
+
+
+def _check_size(path: Path, limit_bytes: int) -> None:
+    """Before the copy is made; the child checks again."""
+    if path.stat().st_size > limit_bytes:
+        raise DocumentTooLarge(f"the document is larger than {limit_bytes // (1024 * 1024)} MiB")
