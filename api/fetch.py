@@ -37,11 +37,13 @@ class AllowlistFetch:
         self,
         prefixes: Sequence[str],
         *,
+        tsa_url: str,
         transport: httpx.AsyncBaseTransport | None = None,
         deadline_seconds: float = DEADLINE_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._prefixes = [_parsed(prefix) for prefix in prefixes]
+        self._prefixes = [_parsed(prefix) for prefix in (*prefixes, tsa_url)]
+        self._tsa_url = tsa_url
         self._deadline_seconds = deadline_seconds
         self._monotonic = monotonic
         # No redirects, since they would lead round the list, and no proxy from the environment.
@@ -52,11 +54,12 @@ class AllowlistFetch:
         self._rests_until: dict[str, float] = {}
 
     async def __call__(self, kind: FetchKind, url: str, body: bytes | None) -> bytes:
-        """POST ``body`` (GET if ``None``) to ``url``.
+        """POST ``body`` (GET if ``None``) to ``url``; timestamps come from our own authority, whatever ``url`` says.
 
         Raises:
             TimestampUnavailable: Not on the list, no answer in time, not a 200, or over ``LIMIT_BYTES``.
         """
+        url = self._tsa_url if kind is FetchKind.TIMESTAMP else url
         origin = self._allowed(url)
         if self._monotonic() < self._rests_until.get(origin, 0.0):
             raise TimestampUnavailable(f"{kind.value}: the service was away a moment ago")

@@ -1,0 +1,176 @@
+"""Composition root of the edge: database, document store, limited children, clients of the core, HTTP face."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import sqlalchemy as sa
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.fetch import AllowlistFetch
+from api.rest.app import create_app
+from api.rest.services import Services
+from api.storage import DocumentStore
+from api.transactions.model import Limits
+from api.transactions.review import Approvals
+from api.transactions.seals import Sealer, load_key
+from api.transactions.service import Transactions
+from api.transactions.signing import Signing
+from api.transactions.tables import metadata
+from authn.client import CallersClient
+from documents.child import DocumentWorker, WorkerLimits
+from documents.model import TrustMaterial
+from domain.clock import Clock, SystemClock
+from domain.errors import DependencyUnavailable
+from rubrica.database import make_engine
+from rubrica.serving import STOP_SECONDS, configure_logs, core_answers, core_channel, serve
+from rubrica.settings.edge import EdgeSettings
+from signer.client import SignatureActivationClient
+
+SCRATCH_LIFE_SECONDS = 24 * 3600
+HOUSEKEEPING_SECONDS = 600.0
+
+_log = structlog.get_logger(__name__)
+
+
+def run(settings_path: Path | None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        pydantic.ValidationError: The settings are wrong.
+        ValueError: The sealing key or a trust anchor is not what it should be.
+        OSError: A file or address cannot be used.
+    """
+    settings = EdgeSettings.load(settings_path)
+    configure_logs(settings.log_level)
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: EdgeSettings) -> None:
+    async with build(settings) as app:
+        await serve(app, settings)
+
+
+@contextlib.asynccontextmanager
+async def build(settings: EdgeSettings, clock: Clock | None = None) -> AsyncIterator[FastAPI]:
+    """The application with everything behind it; what is under way when it ends may end in order."""
+    clock = clock or SystemClock()
+    limits = Limits(
+        citizen_bytes=settings.citizen_document_bytes,
+        citizen_documents=settings.citizen_documents,
+        agency_bytes=settings.agency_document_bytes,
+        agency_documents=settings.agency_documents,
+        life_seconds=settings.transaction_life_seconds,
+    )
+    sealer = Sealer(load_key(settings.seal_key_file, create=settings.profile == "development"))
+    store = DocumentStore(settings.storage_dir)
+    async with contextlib.AsyncExitStack() as stack:
+        engine = make_engine(settings.database_url)
+        stack.push_async_callback(engine.dispose)
+        async with engine.begin() as connection:
+            await connection.run_sync(metadata.create_all)
+        fetch = AllowlistFetch(settings.fetch_prefixes, tsa_url=settings.tsa_url)
+        stack.push_async_callback(fetch.close)
+        channel = await stack.enter_async_context(core_channel(settings.core_socket))
+        largest = max(limits.citizen_bytes, limits.agency_bytes)
+        worker = await stack.enter_async_context(DocumentWorker(clock, WorkerLimits(document_bytes=largest)))
+        activation = SignatureActivationClient(channel)
+        signing = Signing(
+            engine,
+            store,
+            sealer,
+            activation,
+            worker,
+            trust=load_trust(settings.trust_dir),
+            fetch=fetch,
+            clock=clock,
+        )
+        transactions = Transactions(engine, store, sealer, worker=worker, limits=limits, clock=clock)
+        approvals = Approvals(
+            engine,
+            store,
+            sealer,
+            activation,
+            worker=worker,
+            signing=signing,
+            return_address=f"{settings.public_url}/return",
+            wait_seconds=settings.return_wait_seconds,
+            clock=clock,
+        )
+
+        async def ready() -> None:
+            await _database_answers(engine)
+            await core_answers(channel)
+
+        services = Services(
+            transactions=transactions,
+            approvals=approvals,
+            callers=CallersClient(channel),
+            store=store,
+            sealer=sealer,
+            public_url=settings.public_url,
+            gate_url=settings.gate_url,
+            ready=ready,
+        )
+        loops = [
+            asyncio.create_task(_resume(signing, settings.resume_seconds)),
+            asyncio.create_task(_keep_house(transactions, store, clock)),
+        ]
+        try:
+            yield create_app(services)
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            with contextlib.suppress(TimeoutError):
+                # What does not end in time is resumed from the database by the next edge.
+                await asyncio.wait_for(signing.settle(), STOP_SECONDS)
+
+
+def load_trust(folder: Path) -> TrustMaterial:
+    """Certificates of ``folder``: self-signed ones are anchors, others help to build chains.
+
+    Raises:
+        ValueError: A file is not PEM, or there is no anchor.
+    """
+    anchors: list[bytes] = []
+    intermediates: list[bytes] = []
+    for path in sorted(folder.glob("*.pem")):
+        for certificate in x509.load_pem_x509_certificates(path.read_bytes()):
+            found = anchors if certificate.issuer == certificate.subject else intermediates
+            found.append(certificate.public_bytes(Encoding.DER))
+    if not anchors:
+        raise ValueError(f"there is no trust anchor in {folder}")
+    return TrustMaterial(tuple(anchors), tuple(intermediates))
+
+
+async def _database_answers(engine: AsyncEngine) -> None:
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(sa.text("SELECT 1"))
+    except (sa.exc.SQLAlchemyError, OSError):
+        raise DependencyUnavailable("the database does not answer", retry_after_seconds=2) from None
+
+
+async def _resume(signing: Signing, pause_seconds: float) -> None:
+    while True:
+        try:
+            await signing.resume_due()
+        except Exception:  # noqa: BLE001 - the loop is what mends things afterwards, so it goes on
+            _log.exception("looking for unfinished work failed")
+        await asyncio.sleep(pause_seconds)
+
+
+async def _keep_house(transactions: Transactions, store: DocumentStore, clock: Clock) -> None:
+    while True:
+        try:
+            await transactions.purge()
+            await store.sweep(older_than_epoch_seconds=clock.now().timestamp() - SCRATCH_LIFE_SECONDS)
+        except Exception:  # noqa: BLE001 - the loop is what mends things afterwards, so it goes on
+            _log.exception("housekeeping failed")
+        await asyncio.sleep(HOUSEKEEPING_SECONDS)

@@ -1,0 +1,29 @@
+"""Composition root of the gate: two clients of the core behind an HTTP face."""
+
+import asyncio
+from pathlib import Path
+
+from api.gate.app import create_app
+from api.gate.endpoints import Relays
+from authn.client import FactorsClient
+from rubrica.serving import configure_logs, core_answers, core_channel, serve
+from rubrica.settings.gate import GateSettings
+from signer.client import SignatureAuthorisationClient
+
+
+def run(settings_path: Path | None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        pydantic.ValidationError: The settings are wrong.
+        OSError: The address cannot be used.
+    """
+    settings = GateSettings.load(settings_path)
+    configure_logs(settings.log_level)
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: GateSettings) -> None:
+    async with core_channel(settings.core_socket) as channel:
+        relays = Relays(authorisation=SignatureAuthorisationClient(channel), factors=FactorsClient(channel))
+        await serve(create_app(relays, lambda: core_answers(channel)), settings)

@@ -1,0 +1,101 @@
+"""What edge and gate share as processes: logs, the channel to the core, one HTTP server that stops in order."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from domain.errors import DependencyUnavailable
+from rubrica.settings.web import WebSettings
+
+STOP_SECONDS = 8
+CORE_READY_SECONDS = 1.0
+BACKLOG = 512
+
+
+def configure_logs(level: str) -> None:
+    """JSON lines on standard output; tracebacks without local variables, since those may hold secrets."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+    )
+    # Libraries speak up from WARNING on only, whatever our level: below that httpx, say, tells whole addresses.
+    logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
+
+
+def core_channel(core_socket: Path) -> "grpc.aio.Channel":
+    """A channel that finds a restarted core again within a second."""
+    return grpc.aio.insecure_channel(
+        f"unix:{core_socket.absolute()}",
+        options=[
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+        ],
+    )
+
+
+async def core_answers(channel: "grpc.aio.Channel") -> None:
+    """Nothing, if the core is there.
+
+    Raises:
+        DependencyUnavailable: It is not.
+    """
+    try:
+        await asyncio.wait_for(channel.channel_ready(), CORE_READY_SECONDS)
+    except TimeoutError:
+        raise DependencyUnavailable("the signing core does not answer", retry_after_seconds=2) from None
+
+
+async def serve(app: FastAPI, settings: WebSettings) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way may end."""
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            # Ours has routes instead of paths and queries, which hold links and codes.
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
+    )
+
+    def stop() -> None:
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    with _listening(settings) as listening:
+        await server.serve([listening])
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to ``serve``: uvicorn would raise them again after it has stopped in order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listening(settings: WebSettings) -> socket.socket:
+    if settings.listen_fd is not None:
+        return socket.socket(fileno=settings.listen_fd)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
