@@ -33,7 +33,7 @@ for _operation in ("UPDATE", "DELETE"):
     sa.event.listen(
         log_pending,
         "after_create",
-        sa.DDL(
+        sa.DDL(  # type: ignore[no-untyped-call]
             f"CREATE TRIGGER log_pending_no_{_operation.lower()} BEFORE {_operation} ON log_pending "
             "BEGIN SELECT RAISE(ABORT, 'the log only grows'); END"
         ).execute_if(dialect="sqlite"),
@@ -91,8 +91,10 @@ class Log:
         """
         now = self._clock.now()
         rows = []
+        ids: list[EventId] = []
         for event in events:
-            event_id = new_id(self._randomness)
+            event_id = EventId(new_id(self._randomness))
+            ids.append(event_id)
             # Text keys only: then RFC 7049's canonical order is RFC 8949 §4.2's deterministic one.
             leaf = cbor2.dumps(
                 {
@@ -109,4 +111,4 @@ class Log:
                 raise ValueError("a leaf has at most 64 KiB")
             rows.append({"id": event_id, "tag": event.tag.value, "time": now, "pid": event.pid, "leaf": leaf})
         await connection.execute(sa.insert(log_pending), rows)
-        return [EventId(row["id"]) for row in rows]
+        return ids

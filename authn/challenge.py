@@ -1,7 +1,7 @@
 """Challenges: a fresh nonce and today's SAP key (EN 419 241-1: signature activation protocol), to seal one secret to.
 
-A nonce carries its own end and a tag by a key that the HSM derives for this SAP key, so nothing is stored when one is given
-out; it is stored when it is spent, in the commit that reserves the attempt.
+A nonce carries its own end and a tag by a key that the HSM derives for this SAP key, so nothing is stored when one is
+given out; it is stored when it is spent, in the commit that reserves the attempt.
 """
 
 import asyncio
@@ -9,16 +9,17 @@ import base64
 import hashlib
 import hmac
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from authn.envelope import Envelope, EnvelopeContext, OpenedEnvelope, open_message
 from audit.types import UTCDateTime
+from authn.envelope import Envelope, EnvelopeContext, OpenedEnvelope, open_message
 from authn.tables import metadata
 from domain import jws
 from domain.algorithms import KeyType
@@ -83,7 +84,9 @@ class _SAPKey:
 class Challenges:
     """Gives out challenges and opens what was sealed to them."""
 
-    def __init__(self, engine: AsyncEngine, vault: Vault, clock: Clock, randomness: Randomness = secrets.token_bytes) -> None:
+    def __init__(
+        self, engine: AsyncEngine, vault: Vault, clock: Clock, randomness: Randomness = secrets.token_bytes
+    ) -> None:
         self._engine = engine
         self._vault = vault
         self._clock = clock
@@ -147,7 +150,7 @@ class Challenges:
                 found = await connection.execute(
                     sa.select(sap_key).where(sap_key.c.created > earliest).order_by(sap_key.c.created.desc()).limit(1)
                 )
-                row = found.mappings().first()
+                row: Mapping[str, Any] | None = found.mappings().first()  # type: ignore[assignment]
             if row is None:
                 pair = await self._vault.generate(WrappingKey.SAP, KeyType.P256)
                 row = {
@@ -172,14 +175,11 @@ class Challenges:
             raise RequestExpired("the challenge has expired; take a fresh one")
         return await self._remember(row)
 
-    async def _remember(self, row: sa.RowMapping | dict[str, object]) -> _SAPKey:
-        spki, created = row["spki"], row["created"]
-        assert isinstance(spki, bytes)  # noqa: S101 - tells the type checker what the column is
-        assert isinstance(created, datetime)  # noqa: S101
-        public_key = load_der_public_key(spki)
-        assert isinstance(public_key, ec.EllipticCurvePublicKey)  # noqa: S101 - SAP keys are P-256
+    async def _remember(self, row: Mapping[str, Any]) -> _SAPKey:
+        created: datetime = row["created"]
+        public_key = load_der_public_key(row["spki"])
         point = public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-        sap_id = str(row["id"])
+        sap_id: str = row["id"]
         claims = {
             "sap_id": sap_id,
             "key": base64.urlsafe_b64encode(point).rstrip(b"=").decode(),
@@ -188,14 +188,14 @@ class Challenges:
         }
         key = _SAPKey(
             id=sap_id,
-            wrapped=row["wrapped"],  # type: ignore[arg-type]
-            kek_version=row["kek_version"],  # type: ignore[arg-type]
+            wrapped=row["wrapped"],
+            kek_version=row["kek_version"],
             point=point,
             nonce_key=await self._vault.mac(
                 MACKey.CAPSULE,
                 "challenge",
                 sap_id,
-                version=row["mac_version"],  # type: ignore[arg-type]
+                version=row["mac_version"],
             ),
             created=created,
             statement=await sign_jws(self._vault, {"typ": "sap+jwt"}, claims),

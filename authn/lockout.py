@@ -1,7 +1,7 @@
 """Reserve before test: an attempt counts as failed from the commit that reserves it until success gives it back.
 
-Counters only grow: ``reserved`` counts attempts, ``forgiven`` marks up to which one they no longer count. A success forgives
-what was reserved before it, never what was reserved after, so parallel guesses cannot ride on it.
+Counters only grow: ``reserved`` counts attempts, ``forgiven`` marks up to which one they no longer count. A success
+forgives what was reserved before it, never what was reserved after, so parallel guesses cannot ride on it.
 """
 
 from dataclasses import dataclass, replace

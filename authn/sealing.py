@@ -1,4 +1,4 @@
-"""Key derivation and authenticated encryption of the activation protocol (docs/protocol.md, "Keys and sealed values")."""
+"""Key derivation and authenticated encryption (docs/protocol.md, "Keys and sealed values")."""
 
 import secrets
 from enum import StrEnum

@@ -1,7 +1,8 @@
 """The one byte encoding behind every hash, binding and associated data.
 
-u32 big-endian length, then the bytes, for each part. Text is UTF-8 in NFC, an integer eight bytes big-endian, a list its
-count (u32) and then its parts, an absent optional part the length 0xFFFFFFFF. Vectors: ``tests/vectors/canonical.json``.
+u32 big-endian length, then the bytes, for each part. Text is UTF-8 in NFC, an integer eight bytes big-endian, a list
+its count (u32) and then its parts, an absent optional part the length 0xFFFFFFFF. Vectors:
+``tests/vectors/canonical.json``.
 """
 
 import hashlib
@@ -9,7 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TypeAlias
 
-Part: TypeAlias = "bytes | str | int | None | Sequence[Part]"
+Part: TypeAlias = "bytes | str | int | Sequence[Part] | None"
 
 ABSENT = b"\xff\xff\xff\xff"
 

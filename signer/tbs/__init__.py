@@ -1,0 +1,1 @@
+"""What is signed, built from fields: the core never parses it."""

@@ -1,0 +1,393 @@
+"""One-time codes by SMS. Each opens a capsule and nothing else does: a wrong code fails at the capsule's tag.
+
+Where the factor before it was wrong, a random capsule is kept in its place and no SMS leaves, so that the outside sees
+the same answer, the same three tries and the same end.
+"""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from audit.log import Event, EventTag, Log
+from audit.types import UTCDateTime
+from authn.challenge import Challenges
+from authn.envelope import Envelope, EnvelopeContext
+from authn.password.factor import PasswordFactors
+from authn.sealing import Label, SealBroken, kdf, seal, unopenable, unseal
+from authn.tables import metadata
+from domain.clock import Clock
+from domain.errors import FactorMismatch
+from domain.ids import ChallengeId, CitizenId, RequestId, new_id, reference_code
+from hsm.keys import MACKey
+from hsm.vault import Vault
+
+OTP_LIFE_MINUTES = 5
+OTP_LIFE = timedelta(minutes=OTP_LIFE_MINUTES)
+OTP_TRIES = 3
+OTP_DIGITS = 6
+FAILED_CHALLENGES_IN_A_ROW = 5
+OTP_BLOCK = timedelta(hours=24)
+
+otp_challenge = sa.Table(
+    "otp_challenge",
+    metadata,
+    sa.Column("id", sa.String(26), primary_key=True),
+    sa.Column("purpose", sa.String(24), nullable=False),
+    sa.Column("request_id", sa.String(26)),
+    sa.Column("citizen_id", sa.String(32)),  # empty where there is no such citizen
+    sa.Column("factor_id", sa.String(32)),
+    sa.Column("real", sa.Boolean, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("content", sa.String(8), nullable=False),
+    sa.Column("reference", sa.String(6), nullable=False),
+    sa.Column("expires", UTCDateTime, nullable=False),
+    sa.Column("left", sa.Integer, nullable=False),
+    sa.Column("capsule", sa.LargeBinary),  # absent once consumed
+    sa.Column("capsule_version", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(8), nullable=False),
+    sa.Column("envelope_sha256", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("completed_by_sha256", sa.LargeBinary(32)),
+    sa.Column("answer", sa.LargeBinary),
+    sa.Column("resends_left", sa.Integer, nullable=False),
+    sa.Column("resend_from", UTCDateTime, nullable=False),
+)
+
+
+class OTPPurpose(StrEnum):
+    """What the code opens the way to."""
+
+    SIGN = "sign"
+    ACTIVATION = "activation"
+    PASSWORD_CHANGE = "password-change"
+
+
+class CapsuleContent(StrEnum):
+    """What lies in the capsule."""
+
+    KEY = "key"
+    """B1, the HSM-wrapped signing key."""
+    SECRET = "secret"
+    """V for a change of password, a random value for an activation."""
+    REASON = "reason"
+    """Nothing of use: the citizen proved both factors but cannot sign, and may be told why."""
+
+
+class ChallengeState(StrEnum):
+    """Life of a challenge."""
+
+    PENDING = "PENDING"
+    CONSUMED = "CONSUMED"
+    DEAD = "DEAD"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class OTPChallenge:
+    """One row."""
+
+    id: ChallengeId
+    purpose: OTPPurpose
+    request_id: RequestId | None
+    citizen_id: CitizenId | None
+    factor_id: str | None
+    real: bool
+    generation: int
+    content: CapsuleContent
+    reference: str
+    expires: datetime
+    left: int
+    capsule: bytes | None
+    capsule_version: int
+    state: ChallengeState
+    envelope_sha256: bytes
+    completed_by_sha256: bytes | None
+    answer: bytes | None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FreshCapsule:
+    """A capsule before it is stored, and the code that opens it (absent where nothing does)."""
+
+    otp: str
+    capsule: bytes
+    version: int
+    content: CapsuleContent
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class OpenedCapsule:
+    """What a right code gave, or the answer that the same envelope got before."""
+
+    challenge: OTPChallenge
+    browser_secret: bytes
+    """cs."""
+    plaintext: bytes
+    """What the capsule held; empty for a repeated envelope."""
+    answered: bytes | None = None
+    """The stored answer, sealed to cs, when this envelope was answered before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What BEGIN answers: the same for the right password, a wrong one and an unknown citizen."""
+
+    challenge_id: ChallengeId
+    expires: datetime
+    reference: str
+    """Letters, the same as in the SMS."""
+    tries: int = OTP_TRIES
+
+
+Binding = Callable[[OTPChallenge, bytes], bytes]
+"""Computes ``bind`` anew from what is stored now and SHA-256(cs)."""
+
+
+class OTPChallenges:
+    """Makes, stores and opens capsules."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        vault: Vault,
+        challenges: Challenges,
+        factors: PasswordFactors,
+        log: Log,
+        clock: Clock,
+    ) -> None:
+        self._engine = engine
+        self._vault = vault
+        self._challenges = challenges
+        self._factors = factors
+        self._log = log
+        self._clock = clock
+
+    async def fill(
+        self, content: CapsuleContent, plaintext: bytes | None, *, size_bytes: int, cid: str, bind: bytes, cs: bytes
+    ) -> FreshCapsule:
+        """Draw a code and seal ``plaintext`` to it; two HSM calls, whatever is sealed.
+
+        Args:
+            content: What ``plaintext`` is.
+            plaintext: ``None`` makes a capsule that nothing opens.
+            size_bytes: Length of the plaintext, real or not.
+            cid: The challenge's id.
+            bind: Hash of everything that the approval is bound to.
+            cs: The browser's secret.
+        """
+        version = self._vault.current_version(MACKey.CAPSULE)
+        number = int.from_bytes(await self._vault.random(16), "big") % 10**OTP_DIGITS
+        otp = f"{number:0{OTP_DIGITS}}"
+        inner = await self._vault.mac(MACKey.CAPSULE, "otp", cid, bind, otp, version=version)
+        if plaintext is None:
+            return FreshCapsule(otp, unopenable(size_bytes), version, content)
+        return FreshCapsule(otp, seal(kdf(Label.OTP, inner, cs), plaintext, bind), version, content)
+
+    async def store(
+        self,
+        connection: AsyncConnection,
+        fresh: FreshCapsule,
+        *,
+        cid: ChallengeId,
+        purpose: OTPPurpose,
+        bind: bytes,
+        expires: datetime,
+        generation: int,
+        envelope_sha256: bytes,
+        citizen_id: CitizenId | None,
+        factor_id: str | None,
+        real: bool,
+        request_id: RequestId | None = None,
+    ) -> OTPChallenge:
+        """Write the challenge in the caller's transaction; one row."""
+        row = {
+            "id": cid,
+            "purpose": purpose.value,
+            "request_id": request_id,
+            "citizen_id": citizen_id,
+            "factor_id": factor_id,
+            "real": real,
+            "generation": generation,
+            "content": fresh.content.value,
+            "reference": reference_code(bind),
+            "expires": expires,
+            "left": OTP_TRIES,
+            "capsule": fresh.capsule,
+            "capsule_version": fresh.version,
+            "state": ChallengeState.PENDING.value,
+            "envelope_sha256": envelope_sha256,
+            "resends_left": 2,
+            "resend_from": self._clock.now() + timedelta(seconds=60),
+        }
+        await connection.execute(sa.insert(otp_challenge).values(**row))
+        return _challenge({**row, "completed_by_sha256": None, "answer": None})
+
+    async def answered(self, envelope: Envelope) -> OTPChallenge | None:
+        """The challenge that this very BEGIN envelope made before."""
+        async with self._engine.connect() as connection:
+            found = await connection.execute(
+                sa.select(otp_challenge).where(otp_challenge.c.envelope_sha256 == envelope.sha256())
+            )
+            row = found.mappings().first()
+        return _challenge(row) if row else None
+
+    async def find(self, cid: str) -> OTPChallenge:
+        """The challenge with this id.
+
+        Raises:
+            FactorMismatch: None; the same words as for a wrong code.
+        """
+        async with self._engine.connect() as connection:
+            found = await connection.execute(sa.select(otp_challenge).where(otp_challenge.c.id == cid))
+            row = found.mappings().first()
+        if row is None:
+            raise FactorMismatch(_refusal(0))
+        return _challenge(row)
+
+    async def open(
+        self, challenge: OTPChallenge, envelope: Envelope, context: EnvelopeContext, binding: Binding, pid: bytes | None
+    ) -> OpenedCapsule:
+        """Steps 10 and 11: open the envelope, reserve one try and commit, then open the capsule.
+
+        Args:
+            challenge: As ``find`` gave it.
+            envelope: The sealed code.
+            context: What it must be sealed for.
+            binding: Computes ``bind`` anew.
+            pid: The citizen's pseudonym for the log.
+
+        Raises:
+            FactorMismatch: Wrong code, list, client, browser or generation; expired; used up.
+        """
+        opened = await self._challenges.open(envelope, context)
+        cs = opened.companion
+        if challenge.completed_by_sha256 == envelope.sha256():
+            return OpenedCapsule(challenge, cs, b"", challenge.answer)
+        left = await self._reserve(challenge, envelope)
+        bind = binding(challenge, cs)
+        otp = opened.secret.decode("ascii", errors="replace")
+        inner = await self._vault.mac(MACKey.CAPSULE, "otp", challenge.id, bind, otp, version=challenge.capsule_version)
+        try:
+            plaintext = unseal(Label.OTP, kdf(Label.OTP, inner, cs), challenge.capsule or b"", bind)
+        except SealBroken:
+            await self._fail(challenge, left, pid)
+            raise FactorMismatch(_refusal(left)) from None
+        return OpenedCapsule(challenge, cs, plaintext)
+
+    async def consume(
+        self, connection: AsyncConnection, challenge: OTPChallenge, envelope: Envelope, answer: bytes | None
+    ) -> None:
+        """PENDING → CONSUMED in the caller's transaction; the capsule is deleted, the answer kept for a retry.
+
+        Raises:
+            FactorMismatch: It died or was consumed meanwhile.
+        """
+        done = await connection.execute(
+            sa.update(otp_challenge)
+            .where(otp_challenge.c.id == challenge.id, otp_challenge.c.state == ChallengeState.PENDING.value)
+            .values(
+                state=ChallengeState.CONSUMED.value,
+                capsule=None,
+                completed_by_sha256=envelope.sha256(),
+                answer=answer,
+            )
+        )
+        if done.rowcount != 1:
+            raise FactorMismatch(_refusal(0))
+        if challenge.factor_id is not None:
+            await self._factors.forget_otp_failures(connection, challenge.factor_id)
+
+    async def may_resend(self, connection: AsyncConnection, cid: str) -> bool:
+        """Use up one resend: two per challenge, a minute apart; False if it is not time or none is left."""
+        now = self._clock.now()
+        done = await connection.execute(
+            sa.update(otp_challenge)
+            .where(
+                otp_challenge.c.id == cid,
+                otp_challenge.c.state == ChallengeState.PENDING.value,
+                otp_challenge.c.expires > now,
+                otp_challenge.c.resends_left > 0,
+                otp_challenge.c.resend_from <= now,
+            )
+            .values(resends_left=otp_challenge.c.resends_left - 1, resend_from=now + timedelta(seconds=60))
+        )
+        return done.rowcount == 1
+
+    async def end(self, connection: AsyncConnection, citizen_id: CitizenId) -> None:
+        """Kill the citizen's open challenges and erase their capsules, in the commit that changes the generation."""
+        await connection.execute(
+            sa.update(otp_challenge)
+            .where(otp_challenge.c.citizen_id == citizen_id, otp_challenge.c.state == ChallengeState.PENDING.value)
+            .values(state=ChallengeState.DEAD.value, capsule=None)
+        )
+
+    async def erase_old(self) -> None:
+        """Erase capsules of expired challenges, and rows a day old."""
+        now = self._clock.now()
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                sa.update(otp_challenge)
+                .where(otp_challenge.c.expires < now, otp_challenge.c.state == ChallengeState.PENDING.value)
+                .values(state=ChallengeState.DEAD.value, capsule=None)
+            )
+            await connection.execute(sa.delete(otp_challenge).where(otp_challenge.c.expires < now - timedelta(days=1)))
+
+    async def _reserve(self, challenge: OTPChallenge, envelope: Envelope) -> int:
+        async with self._engine.begin() as connection:
+            await self._challenges.spend(connection, envelope)
+            done = await connection.execute(
+                sa.update(otp_challenge)
+                .where(
+                    otp_challenge.c.id == challenge.id,
+                    otp_challenge.c.state == ChallengeState.PENDING.value,
+                    otp_challenge.c.left > 0,
+                    otp_challenge.c.expires > self._clock.now(),
+                )
+                .values(left=otp_challenge.c.left - 1)
+                .returning(otp_challenge.c.left)
+            )
+            left = done.scalar_one_or_none()
+        if left is None:
+            raise FactorMismatch(_refusal(0))
+        return int(left)
+
+    async def _fail(self, challenge: OTPChallenge, left: int, pid: bytes | None) -> None:
+        async with self._engine.begin() as connection:
+            if left == 0:
+                await connection.execute(
+                    sa.update(otp_challenge)
+                    .where(otp_challenge.c.id == challenge.id)
+                    .values(state=ChallengeState.DEAD.value, capsule=None)
+                )
+                if challenge.factor_id is not None:
+                    await self._factors.count_otp_failure(
+                        connection,
+                        challenge.factor_id,
+                        counts=challenge.real,
+                        limit=FAILED_CHALLENGES_IN_A_ROW,
+                        until=self._clock.now() + OTP_BLOCK,
+                    )
+            facts = {"factor": "otp", "purpose": challenge.purpose.value, "cid": challenge.id, "left": left}
+            await self._log.append(connection, Event(tag=EventTag.AUTH_FAIL, pid=pid, facts=facts))
+
+
+def new_challenge_id() -> ChallengeId:
+    """A fresh id."""
+    return ChallengeId(new_id(secrets.token_bytes))
+
+
+def _refusal(left: int) -> str:
+    if left > 0:
+        return f"the code does not match; {left} {'try' if left == 1 else 'tries'} left"
+    return "the code does not match, has expired or was used up; begin again"
+
+
+def _challenge(row: sa.RowMapping | dict[str, object]) -> OTPChallenge:
+    values = {name: row[name] for name in OTPChallenge.__dataclass_fields__}
+    values["purpose"] = OTPPurpose(str(values["purpose"]))
+    values["content"] = CapsuleContent(str(values["content"]))
+    values["state"] = ChallengeState(str(values["state"]))
+    return OTPChallenge(**values)  # type: ignore[arg-type]

@@ -1,0 +1,184 @@
+"""gRPC servicers of authn: protobuf in and out, nothing decided here."""
+
+from typing import Any
+
+import grpc
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from authn.agencies import CallerRegister, ClientAuthenticator
+from authn.challenge import Challenges
+from authn.envelope import Envelope, EnvelopePurpose
+from authn.otp.challenges import Begun, OTPPurpose
+from authn.otp.grants import GrantedToken, Grants
+from authn.password.change import PasswordChange
+from authn.proto import authn_pb2, authn_pb2_grpc
+from authn.registration.activation import PasswordActivation
+from authn.registration.register import PhoneChange, Registration
+from domain.clock import to_epoch_seconds
+from hsm.keys import SigningKey
+from hsm.vault import Vault
+
+
+def envelope_of(message: Any) -> Envelope:
+    """An envelope as it came over the wire."""
+    return Envelope(message.sap_id, message.nonce, message.enc, message.ciphertext)
+
+
+class FactorsServicer(authn_pb2_grpc.FactorsServicer):
+    """For the gate."""
+
+    def __init__(
+        self, challenges: Challenges, activation: PasswordActivation, change: PasswordChange, grants: Grants
+    ) -> None:
+        self._challenges = challenges
+        self._activation = activation
+        self._change = change
+        self._grants = grants
+
+    async def Challenge(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """A fresh challenge."""
+        del request, context
+        challenge = await self._challenges.mint()
+        return authn_pb2.ChallengeAnswer(
+            nonce=challenge.nonce,
+            expires=to_epoch_seconds(challenge.expires),
+            sap_id=challenge.sap_id,
+            sap_public_key=challenge.sap_public_key,
+            statement=challenge.statement,
+        )
+
+    async def ActivationBegin(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """NIF, e-mail and activation code."""
+        del context
+        return _otp(await self._activation.begin(request.nif, request.email, envelope_of(request.envelope)))
+
+    async def ActivationComplete(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """The SMS code."""
+        del context
+        return _token(
+            await self._grants.complete(
+                OTPPurpose.ACTIVATION,
+                EnvelopePurpose.ACTIVATION_COMPLETE,
+                request.challenge_id,
+                envelope_of(request.envelope),
+            )
+        )
+
+    async def ActivationSetPassword(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """The password."""
+        del context
+        await self._activation.set_password(request.challenge_id, envelope_of(request.envelope))
+        return authn_pb2.SetPasswordAnswer()
+
+    async def PasswordChangeBegin(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """NIF and old password."""
+        del context
+        return _otp(await self._change.begin(request.nif, envelope_of(request.envelope)))
+
+    async def PasswordChangeComplete(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """The SMS code."""
+        del context
+        return _token(
+            await self._grants.complete(
+                OTPPurpose.PASSWORD_CHANGE,
+                EnvelopePurpose.PASSWORD_CHANGE_COMPLETE,
+                request.challenge_id,
+                envelope_of(request.envelope),
+            )
+        )
+
+    async def PasswordChangeSet(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """The new password."""
+        del context
+        await self._change.set_password(request.challenge_id, envelope_of(request.envelope))
+        return authn_pb2.SetPasswordAnswer()
+
+
+class CallersServicer(authn_pb2_grpc.CallersServicer):
+    """For the edge."""
+
+    def __init__(self, authenticator: ClientAuthenticator) -> None:
+        self._authenticator = authenticator
+
+    async def AuthenticateClient(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """Who a client is, and a grant for one transaction."""
+        del context
+        client = await self._authenticator.authenticate(request.assertion, request.transaction_id)
+        return authn_pb2.AuthenticateClientAnswer(
+            client_id=client.id,
+            client_name=client.name,
+            rights=sorted(client.rights),
+            grant=client.grant,
+            return_urls=client.return_urls,
+        )
+
+
+class RegistryServicer(authn_pb2_grpc.RegistryServicer):
+    """For the operator."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        registration: Registration,
+        phone_change: PhoneChange,
+        callers: CallerRegister,
+        vault: Vault,
+    ) -> None:
+        self._engine = engine
+        self._registration = registration
+        self._phone_change = phone_change
+        self._callers = callers
+        self._vault = vault
+
+    async def Register(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """Enter a citizen; the answer holds the activation code."""
+        del context
+        done = await self._registration.register(
+            nif=request.nif,
+            given_name=request.given_name,
+            first_surname=request.first_surname,
+            second_surname=request.second_surname,
+            phone=request.phone,
+            email=request.email,
+            level=request.level,
+            proof=request.proof,
+        )
+        return authn_pb2.RegisterAnswer(citizen_id=done.citizen.id, activation_code=done.activation_code)
+
+    async def ChangePhone(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """Give a citizen another phone."""
+        del context
+        await self._phone_change.change(nif=request.nif, phone=request.phone)
+        return authn_pb2.ChangePhoneAnswer()
+
+    async def RegisterClient(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """Enter an agency."""
+        del context
+        async with self._engine.begin() as connection:
+            await self._callers.register(
+                connection,
+                client_id=request.client_id,
+                name=request.name,
+                public_key=request.public_key,
+                rights=list(request.rights),
+                return_urls=list(request.return_urls),
+            )
+        return authn_pb2.RegisterClientAnswer()
+
+    async def TokenKey(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """The public key TOK, for clients to pin."""
+        del request, context
+        return authn_pb2.TokenKeyAnswer(public_key=await self._vault.public_key(SigningKey.TOKENS))
+
+
+def _otp(begun: Begun) -> Any:
+    return authn_pb2.OTPAnswer(
+        challenge_id=begun.challenge_id,
+        expires=to_epoch_seconds(begun.expires),
+        reference=begun.reference,
+        tries=begun.tries,
+    )
+
+
+def _token(granted: GrantedToken) -> Any:
+    return authn_pb2.TokenAnswer(sealed_token=granted.sealed_token, expires=to_epoch_seconds(granted.expires))

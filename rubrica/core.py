@@ -1,0 +1,391 @@
+"""The signing core's process: everything that decides, wired once, behind one Unix socket per caller class."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+import audit.log
+import authn.tables
+import signer.tables
+from audit.log import Log
+from authn.agencies import WEB, Caller, CallerRegister, ClientAuthenticator, Right
+from authn.challenge import Challenges
+from authn.columns import ColumnCipher
+from authn.messages.outbox import Outbox, OutboxSender
+from authn.messages.sms import HTTPGatewayConfig, HTTPSMSGateway, SMSGateway
+from authn.messages.texts import SMSTexts
+from authn.otp.challenges import OTPChallenges
+from authn.otp.grants import Grants
+from authn.password.change import PasswordChange
+from authn.password.factor import PasswordFactors
+from authn.password.stretch import Stretcher, StretchParameters
+from authn.proto import authn_pb2_grpc
+from authn.registration.activation import PasswordActivation, SealedActivationCodes
+from authn.registration.citizens import CitizenRegister
+from authn.registration.register import PhoneChange, Registration
+from authn.rpc import ErrorInterceptor
+from authn.service import CallersServicer, FactorsServicer, RegistryServicer
+from certs.http_issuer import HTTPIssuer
+from certs.issuer import Issuer
+from domain.clock import Clock, SystemClock
+from hsm.pool import HSMPool
+from hsm.settings import TokenSettings
+from hsm.token_vault import TokenVault
+from hsm.vault import Vault
+from rubrica.database import make_engine
+from rubrica.settings.core import CoreSettings
+from signer.activation import Activation
+from signer.approvals import Approvals
+from signer.credentials import Credentials
+from signer.epochs import Epochs
+from signer.proto import signer_pb2_grpc
+from signer.refusals import Refusals
+from signer.requests import Requests, StagingLimits
+from signer.revocation import OpenWork, Revocation
+from signer.service import (
+    CredentialOperationsServicer,
+    SignatureActivationServicer,
+    SignatureAuthorisationServicer,
+)
+from signer.signing import Signing
+
+LEASE_RENEWAL_SECONDS = 3.0
+SWEEP_SECONDS = 30.0
+STOP_SECONDS = 8.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreOutside:
+    """What the core reaches, and what tests replace one by one."""
+
+    engine: AsyncEngine
+    vault: Vault
+    clock: Clock
+    issuer: Issuer
+    gateway: SMSGateway
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """The wired core, before it listens."""
+
+    engine: AsyncEngine
+    vault: Vault
+    log: Log
+    activation: Activation
+    signing: Signing
+    challenges: Challenges
+    password_activation: PasswordActivation
+    password_change: PasswordChange
+    grants: Grants
+    registration: Registration
+    phone_change: PhoneChange
+    callers: CallerRegister
+    authenticator: ClientAuthenticator
+    revocation: Revocation
+    requests: Requests
+    approvals: Approvals
+    epochs: Epochs
+    otp: OTPChallenges
+    factors: PasswordFactors
+    codes: SealedActivationCodes
+    stretcher: Stretcher
+    sender: OutboxSender
+    clock: Clock
+
+
+def run(settings_path: Path | None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        pydantic.ValidationError: The settings are wrong.
+        HSMError: The token is not there, or not as it must be.
+        OSError: A folder or socket cannot be used, or another core of this name runs.
+    """
+    settings = CoreSettings.load(settings_path)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(settings.log_level))
+    os.umask(0o077)
+    with only_one(settings):
+        asyncio.run(_serve(settings))
+
+
+@contextlib.contextmanager
+def only_one(settings: CoreSettings) -> Iterator[None]:
+    """Hold this instance's lock file: its older epochs are dead, whatever their lease says.
+
+    Raises:
+        BlockingIOError: Another core of this name runs.
+    """
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (settings.state_dir / f"{settings.instance}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+async def _serve(settings: CoreSettings) -> None:
+    token = TokenSettings(
+        module=settings.token_module,
+        token_label=settings.token_label,
+        pin_file=settings.token_pin_file,
+        conf_path=settings.softhsm2_conf,
+    )
+    pool = await HSMPool.start(token, workers=settings.hsm_workers, queue_limit=settings.hsm_queue_limit)
+    engine = make_engine(settings.database_url)
+    issuer = HTTPIssuer(settings.issuer_socket)
+    gateway = HTTPSMSGateway(
+        HTTPGatewayConfig(
+            url=settings.sms_url,
+            json={"id": "{id}", "to": "{phone}", "text": "{text}"},
+            headers={"Authorization": "Bearer {secret}"} if settings.sms_secret_file else {},
+            secret_file=settings.sms_secret_file,
+        )
+    )
+    try:
+        outside = CoreOutside(
+            engine=engine, vault=TokenVault(pool), clock=SystemClock(), issuer=issuer, gateway=gateway
+        )
+        core = await wire(settings, outside)
+        async with listening(settings.sockets_dir, core):
+            log.info("core ready", epoch=core.epochs.current)
+            await _until_stopped(core)
+        await core.epochs.close()
+        log.info("core stopped")
+    finally:
+        await gateway.aclose()
+        await engine.dispose()
+        await pool.close()
+
+
+async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
+    """Make every part once, the tables where they are missing, and open this core's epoch."""
+    engine, vault, clock = outside.engine, outside.vault, outside.clock
+    async with engine.begin() as connection:
+        for metadata in (audit.log.metadata, authn.tables.metadata, signer.tables.metadata):
+            await connection.run_sync(metadata.create_all)
+    parameters = StretchParameters(settings.argon2_time_cost, settings.argon2_memory_kib)
+    leaves = Log(clock)
+    columns = await ColumnCipher.load(engine, vault)
+    register = CitizenRegister(vault, columns, clock)
+    texts = SMSTexts(service=settings.service_name, gate_host=settings.gate_host)
+    outbox = Outbox(columns, clock)
+    web = Caller(
+        id=WEB, name=settings.service_name, rights=frozenset({Right.SIGN}), return_urls=settings.edge_addresses
+    )
+    callers = CallerRegister(columns, clock, leaves, web=web, plain_http=settings.profile == "development")
+    challenges = Challenges(engine, vault, clock)
+    stretcher = Stretcher(queue_limit=settings.argon2_queue_limit)
+    factors = PasswordFactors(vault, stretcher, clock)
+    otp = OTPChallenges(engine, vault, challenges, factors, leaves, clock)
+    grants = Grants(engine=engine, challenges=challenges, otp=otp, register=register, log=leaves, clock=clock)
+    codes = SealedActivationCodes(vault, clock)
+    await factors.make_decoys(engine, parameters)
+    await codes.make_decoys(engine)
+    requests = Requests(engine, clock, StagingLimits(settings.items_per_request, settings.edge_addresses))
+    approvals = Approvals(clock)
+    credentials = Credentials(clock)
+    open_work = OpenWork(otp, grants, approvals)
+    epochs = Epochs(engine, clock, approvals, leaves, settings.instance)
+    await epochs.open()
+    refusals = Refusals(engine, leaves)
+    return Core(
+        engine=engine,
+        vault=vault,
+        clock=clock,
+        log=leaves,
+        challenges=challenges,
+        stretcher=stretcher,
+        factors=factors,
+        otp=otp,
+        grants=grants,
+        codes=codes,
+        callers=callers,
+        requests=requests,
+        approvals=approvals,
+        epochs=epochs,
+        authenticator=ClientAuthenticator(engine, callers, clock, audience=settings.client_audience),
+        registration=Registration(engine, register, codes, leaves),
+        phone_change=PhoneChange(
+            engine=engine,
+            register=register,
+            open_work=open_work,
+            outbox=outbox,
+            texts=texts,
+            log=leaves,
+            clock=clock,
+        ),
+        password_activation=PasswordActivation(
+            engine=engine,
+            clock=clock,
+            log=leaves,
+            register=register,
+            codes=codes,
+            challenges=challenges,
+            factors=factors,
+            otp=otp,
+            grants=grants,
+            outbox=outbox,
+            texts=texts,
+            parameters=parameters,
+        ),
+        password_change=PasswordChange(
+            engine=engine,
+            clock=clock,
+            log=leaves,
+            register=register,
+            challenges=challenges,
+            stretcher=stretcher,
+            factors=factors,
+            otp=otp,
+            grants=grants,
+            outbox=outbox,
+            texts=texts,
+            parameters=parameters,
+            sealed_keys=credentials,
+            open_work=open_work,
+        ),
+        activation=Activation(
+            engine=engine,
+            vault=vault,
+            clock=clock,
+            log=leaves,
+            callers=callers,
+            register=register,
+            challenges=challenges,
+            stretcher=stretcher,
+            factors=factors,
+            otp=otp,
+            outbox=outbox,
+            texts=texts,
+            requests=requests,
+            approvals=approvals,
+            credentials=credentials,
+            refusals=refusals,
+        ),
+        signing=Signing(
+            engine=engine,
+            vault=vault,
+            clock=clock,
+            log=leaves,
+            register=register,
+            requests=requests,
+            approvals=approvals,
+            credentials=credentials,
+            epochs=epochs,
+            issuer=outside.issuer,
+            refusals=refusals,
+        ),
+        revocation=Revocation(engine, register, credentials, open_work, outside.issuer, leaves),
+        sender=OutboxSender(engine, outbox, outside.gateway, clock),
+    )
+
+
+@contextlib.asynccontextmanager
+async def listening(folder: Path, core: Core) -> AsyncIterator[None]:
+    """Serve each caller class on its own socket, with just the services that it may call.
+
+    Raises:
+        PermissionError: The folder is not ours alone.
+    """
+    _own_folder(folder)
+    servers = []
+    for name, add in _SERVICES.items():
+        server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+        add(core, server)
+        server.add_insecure_port(f"unix:{folder / name}.sock")
+        await server.start()
+        servers.append(server)
+    try:
+        yield
+    finally:
+        await asyncio.gather(*(server.stop(grace=STOP_SECONDS) for server in servers))
+
+
+def _own_folder(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise PermissionError(f"{folder} must be our own and closed to other users (chmod 0700)")
+    for name in _SERVICES:
+        # A socket that a killed core left behind would refuse the next one.
+        (folder / f"{name}.sock").unlink(missing_ok=True)
+
+
+async def _until_stopped(core: Core) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    chores = [
+        asyncio.create_task(core.sender.run()),
+        asyncio.create_task(_every(LEASE_RENEWAL_SECONDS, core.epochs.renew)),
+        asyncio.create_task(_every(LEASE_RENEWAL_SECONDS, core.epochs.fence_dead)),
+        asyncio.create_task(_every(SWEEP_SECONDS, lambda: sweep(core))),
+    ]
+    await stopped.wait()
+    for chore in chores:
+        chore.cancel()
+    await asyncio.gather(*chores, return_exceptions=True)
+
+
+async def sweep(core: Core) -> None:
+    """Erase what is over, and tell the issuer of revocations that it does not know."""
+    await core.challenges.erase_old()
+    await core.otp.erase_old()
+    await core.grants.erase_old()
+    async with core.engine.begin() as connection:
+        await core.approvals.erase_old(connection)
+    await core.revocation.tell_issuer()
+
+
+async def _every(seconds: float, chore: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        try:
+            await chore()
+        except Exception as error:  # noqa: BLE001 - a chore that fails once is tried again
+            log.warning("chore_failed", chore=getattr(chore, "__qualname__", "sweep"), error=type(error).__name__)
+        await asyncio.sleep(seconds)
+
+
+def _for_edge(core: Core, server: grpc.aio.Server) -> None:
+    signer_pb2_grpc.add_SignatureActivationServicer_to_server(
+        SignatureActivationServicer(
+            core.engine, core.clock, core.activation, core.signing, core.requests, core.approvals
+        ),
+        server,
+    )
+    authn_pb2_grpc.add_CallersServicer_to_server(CallersServicer(core.authenticator), server)
+
+
+def _for_gate(core: Core, server: grpc.aio.Server) -> None:
+    signer_pb2_grpc.add_SignatureAuthorisationServicer_to_server(
+        SignatureAuthorisationServicer(core.activation), server
+    )
+    authn_pb2_grpc.add_FactorsServicer_to_server(
+        FactorsServicer(core.challenges, core.password_activation, core.password_change, core.grants), server
+    )
+
+
+def _for_operator(core: Core, server: grpc.aio.Server) -> None:
+    authn_pb2_grpc.add_RegistryServicer_to_server(
+        RegistryServicer(core.engine, core.registration, core.phone_change, core.callers, core.vault), server
+    )
+    signer_pb2_grpc.add_CredentialOperationsServicer_to_server(CredentialOperationsServicer(core.revocation), server)
+
+
+_SERVICES: dict[str, Callable[[Core, grpc.aio.Server], None]] = {
+    "edge": _for_edge,
+    "gate": _for_gate,
+    "operator": _for_operator,
+}

@@ -1,0 +1,74 @@
+"""Settings of the signing core."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from rubrica.settings.base import ProcessSettings
+
+
+class CoreSettings(ProcessSettings):
+    """``RUBRICA_CORE_…``."""
+
+    model_config = SettingsConfigDict(env_prefix="RUBRICA_CORE_")
+
+    instance: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] = "core-1"
+    """Name of this core among others; its lock file makes sure that there is one of it."""
+    state_dir: Path
+    """Holds the lock file; ours alone."""
+    sockets_dir: Path
+    """``edge.sock``, ``gate.sock``, ``operator.sock``: one per caller class, in a folder closed to others (0700)."""
+
+    database_url: Annotated[str, Field(pattern=r"^(sqlite\+aiosqlite:///.+|postgresql\+asyncpg://.+)")]
+
+    token_module: Path = Path("/usr/lib/softhsm/libsofthsm2.so")
+    """PKCS#11 library."""
+    token_label: str = "core"  # noqa: S105 - a name, no secret
+    token_pin_file: Path
+    """Readable by this process's user alone."""
+    softhsm2_conf: Path | None = None
+    """SoftHSM's configuration; ``None`` with another token."""
+    hsm_workers: Annotated[int, Field(ge=1, le=64)] = 2
+    hsm_queue_limit: Annotated[int, Field(ge=1)] = 1000
+    """Calls that may wait for a worker; one more is told to come back."""
+
+    issuer_socket: Path
+    """Unix socket of the certification authority's issuing face."""
+
+    service_name: str = "Rúbrica"
+    """What citizens read in messages, and as the name of the citizen's own web."""
+    gate_host: str
+    """Host name of the gate, for the origin line of messages."""
+    edge_addresses: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Where approvals may return to: address of every edge, with scheme and port, and a slash at the end."""
+    client_audience: str
+    """``aud`` of agencies' assertions: the edge's address."""
+    items_per_request: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+    sms_url: str
+    """The SMS gateway's address; gets a POST with the JSON members ``id``, ``to`` and ``text``."""
+    sms_secret_file: Path | None = None
+    """Bearer token for the gateway."""
+
+    argon2_time_cost: Annotated[int, Field(ge=1, le=10)] = 2
+    argon2_memory_kib: Annotated[int, Field(ge=8)] = 19 * 1024
+    argon2_queue_limit: Annotated[int, Field(ge=1)] = 64
+    """People whose password may wait to be stretched; one more is told to come back."""
+
+    @model_validator(mode="after")
+    def _nothing_of_development_in_production(self) -> Self:
+        if self.profile != "production":
+            return self
+        refused = {
+            "token_module: SoftHSM keeps keys in files": "softhsm" in str(self.token_module).lower(),
+            "issuer_socket: the development PKI is no certification authority": True,
+            "sms_url: must be https": not self.sms_url.startswith("https://"),
+            "edge_addresses: must be https": any(not url.startswith("https://") for url in self.edge_addresses),
+            "client_audience: must be https": not self.client_audience.startswith("https://"),
+            "argon2_memory_kib: at least 19456": self.argon2_memory_kib < 19 * 1024,
+        }
+        if any(refused.values()):
+            raise ValueError("refused in production: " + "; ".join(why for why, wrong in refused.items() if wrong))
+        return self

@@ -1,0 +1,107 @@
+"""Each core process has an epoch, held by a lease; what a dead one had reserved goes back, its late work is void."""
+
+from datetime import timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from audit.log import Event, EventTag, Log
+from domain.clock import Clock
+from signer import tables
+from signer.approvals import Approvals, ItemState
+
+LEASE = timedelta(seconds=15)
+
+
+class Epochs:
+    """This core's epoch, and the fencing of others' whose lease ran out."""
+
+    def __init__(self, engine: AsyncEngine, clock: Clock, approvals: Approvals, log: Log, instance: str) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._approvals = approvals
+        self._log = log
+        self._instance = instance
+        self.current = 0
+
+    async def open(self) -> None:
+        """Begin a new epoch. Older ones of this instance are dead: its file lock is ours (see ``rubrica.core``)."""
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                sa.update(tables.core_epoch)
+                .where(tables.core_epoch.c.instance == self._instance)
+                .values(lease_until=self._clock.now() - LEASE)
+            )
+            opened = await connection.execute(
+                sa.insert(tables.core_epoch)
+                .values(instance=self._instance, lease_until=self._clock.now() + LEASE, fenced=False)
+                .returning(tables.core_epoch.c.epoch)
+            )
+            self.current = int(opened.scalar_one())
+            await self._log.append(connection, Event(tag=EventTag.START, facts={"epoch": self.current}))
+        await self.fence_dead()
+
+    async def renew(self) -> None:
+        """Prolong the lease; call it every few seconds."""
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                sa.update(tables.core_epoch)
+                .where(tables.core_epoch.c.epoch == self.current, tables.core_epoch.c.fenced.is_(False))
+                .values(lease_until=self._clock.now() + LEASE)
+            )
+
+    async def is_live(self, connection: AsyncConnection) -> bool:
+        """Whether nobody has fenced this epoch; asked in the transaction that releases a signature."""
+        found = await connection.execute(
+            sa.select(tables.core_epoch.c.fenced)
+            .where(tables.core_epoch.c.epoch == self.current)
+            .with_for_update(read=True)
+        )
+        return found.scalar_one_or_none() is False
+
+    async def fence_dead(self) -> int:
+        """Fence epochs without a lease and give back what they had reserved; their INTENTs end as ABORTED.
+
+        Returns:
+            How many reservations were given back.
+        """
+        async with self._engine.begin() as connection:
+            fenced = await connection.execute(
+                sa.update(tables.core_epoch)
+                .where(tables.core_epoch.c.lease_until < self._clock.now(), tables.core_epoch.c.fenced.is_(False))
+                .values(fenced=True)
+                .returning(tables.core_epoch.c.epoch)
+            )
+            dead = list(fenced.scalars())
+            if not dead:
+                return 0
+            left = await self._approvals.reserved_by(connection, dead)
+            for row in left:
+                await self._approvals.settle(
+                    connection,
+                    row.cid,
+                    row.item,
+                    epoch=row.epoch or 0,
+                    attempt=row.attempt,
+                    state=ItemState.AUTHORIZED.value,
+                )
+            if left:
+                events = [
+                    Event(
+                        tag=EventTag.ABORTED,
+                        facts={"cid": row.cid, "item": row.item, "intent": row.intent_id, "reason": "crash"},
+                    )
+                    for row in left
+                ]
+                await self._log.append(connection, *events)
+            return len(left)
+
+    async def close(self) -> None:
+        """End this epoch in good order."""
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                sa.update(tables.core_epoch)
+                .where(tables.core_epoch.c.epoch == self.current)
+                .values(lease_until=self._clock.now() - LEASE)
+            )
+            await self._log.append(connection, Event(tag=EventTag.STOP, facts={"epoch": self.current}))

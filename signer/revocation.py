@@ -1,0 +1,91 @@
+"""Revocation: the key is erased in the commit that revokes it; the issuer is told until it knows."""
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from audit.log import Event, EventTag, Log
+from authn.otp.challenges import OTPChallenges
+from authn.otp.grants import Grants
+from authn.registration.citizens import CitizenRegister, normalise_nif
+from certs.issuer import Issuer, RevocationReason
+from domain.errors import IssuerUnavailable, MalformedRequest, NotFound
+from domain.ids import CitizenId
+from signer.approvals import Approvals
+from signer.credentials import Credentials
+
+log = structlog.get_logger()
+
+
+class OpenWork:
+    """Everything open of one citizen; ended in the commit that changes the generation (``GenerationListener``)."""
+
+    def __init__(self, otp: OTPChallenges, grants: Grants, approvals: Approvals) -> None:
+        self._otp = otp
+        self._grants = grants
+        self._approvals = approvals
+
+    async def end_open_work(self, connection: AsyncConnection, citizen_id: CitizenId) -> None:
+        """Kill challenges, grants and approvals, and erase their capsules."""
+        await self._otp.end(connection, citizen_id)
+        await self._grants.end(connection, citizen_id)
+        await self._approvals.end(connection, citizen_id)
+
+
+class Revocation:
+    """Revokes a citizen's certificates."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        register: CitizenRegister,
+        credentials: Credentials,
+        open_work: OpenWork,
+        issuer: Issuer,
+        log: Log,
+    ) -> None:
+        self._engine = engine
+        self._register = register
+        self._credentials = credentials
+        self._open_work = open_work
+        self._issuer = issuer
+        self._log = log
+
+    async def revoke(self, nif: str, reason: str) -> list[str]:
+        """Revoke all certificates of a citizen; after this commit nothing is signed with them.
+
+        Returns:
+            Serials, hexadecimal.
+
+        Raises:
+            MalformedRequest: No such reason.
+            NotFound: No such citizen.
+        """
+        try:
+            why = RevocationReason(reason)
+        except ValueError:
+            raise MalformedRequest(f"the reason must be one of {', '.join(RevocationReason)}") from None
+        index = await self._register.nif_index(normalise_nif(nif))
+        async with self._engine.begin() as connection:
+            citizen = await self._register.find(connection, index)
+            if citizen is None:
+                raise NotFound("there is no such citizen")
+            await self._register.bump_generation(connection, citizen.id)
+            await self._open_work.end_open_work(connection, citizen.id)
+            ended = await self._credentials.revoke_all(connection, citizen.id, why)
+            facts = {"reason": why.value, "certificates": len(ended)}
+            await self._log.append(connection, Event(tag=EventTag.REVOKE, pid=citizen.pid, facts=facts))
+        await self.tell_issuer()
+        return [credential.serial for credential in ended if credential.serial is not None]
+
+    async def tell_issuer(self) -> None:
+        """Tell the issuer of every revocation that it does not know yet; what fails is told again later."""
+        async with self._engine.connect() as connection:
+            untold = await self._credentials.untold_revocations(connection)
+        for credential_id, serial, reason in untold:
+            try:
+                await self._issuer.revoke(serial, reason)
+            except IssuerUnavailable:
+                log.warning("revocation_not_told", serial=f"{serial:x}")
+                continue
+            async with self._engine.begin() as connection:
+                await self._credentials.mark_told(connection, credential_id)

@@ -1,0 +1,453 @@
+"""Sign: steps 14–18 of the activation protocol (docs/protocol.md). The only place where a citizen's key is used."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from audit.log import Event, EventTag, Log
+from authn.locks import NamedLocks
+from authn.registration.citizens import Citizen, CitizenRegister
+from authn.sealing import Label, SealBroken
+from certs.csr import assemble_csr, csr_to_be_signed
+from certs.issuer import CitizenSubject, IssuedCertificate, Issuer
+from certs.profiles import check_issued
+from domain.clock import Clock
+from domain.errors import (
+    ActivationError,
+    Busy,
+    DTBSMismatch,
+    GenerationChanged,
+    HSMUnavailable,
+    MalformedRequest,
+    RubricaError,
+    SADExpired,
+    SADInvalid,
+)
+from domain.ids import EventId
+from domain.items import Item
+from hsm.errors import HSMBusy, HSMError
+from hsm.vault import Priority, Vault
+from signer.approvals import Approval, Approvals, ApprovalState, Authorisation, ItemState, Parking, approval_binding
+from signer.credentials import Credential, Credentials, CredentialState
+from signer.epochs import Epochs
+from signer.refusals import Refusals
+from signer.requests import Requests, StagedRequest
+from signer.tbs.cms import signed_attributes
+from signer.tokens import Tokens
+
+BATCH_FROM_ITEMS = 5
+"""A request for more signatures than this at once waits behind people who sign one document."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedItem:
+    """One item's outcome."""
+
+    item: int
+    state: str
+    """SIGNED, or SKIPPED for a certificate that was not needed."""
+    to_be_signed: bytes
+    signature: bytes
+    chain: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """The items asked for; with the last one result token and receipt."""
+
+    items: tuple[SignedItem, ...]
+    result_token: str
+    receipt: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Opened:
+    """An approval whose SAD opened its capsule: the right to use B1, as far as its rows go."""
+
+    approval: Approval
+    staged: StagedRequest
+    citizen: Citizen
+    wrapped: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Reservation:
+    """One item reserved by this core, with the bytes that will be signed."""
+
+    item: int
+    attempt: int
+    to_be_signed: bytes
+    intent_id: EventId
+
+
+class Signing:
+    """Steps 14–18. One instance per core."""
+
+    def __init__(
+        self,
+        *,
+        engine: AsyncEngine,
+        vault: Vault,
+        clock: Clock,
+        log: Log,
+        register: CitizenRegister,
+        requests: Requests,
+        approvals: Approvals,
+        credentials: Credentials,
+        epochs: Epochs,
+        issuer: Issuer,
+        refusals: Refusals,
+    ) -> None:
+        self._engine = engine
+        self._vault = vault
+        self._clock = clock
+        self._log = log
+        self._register = register
+        self._requests = requests
+        self._approvals = approvals
+        self._credentials = credentials
+        self._epochs = epochs
+        self._issuer = issuer
+        self._refusals = refusals
+        self._parking = Parking(vault)
+        self._tokens = Tokens(vault, clock)
+        self._locks = NamedLocks()
+
+    async def sign(self, sad: bytes, numbers: Sequence[int]) -> Signed:
+        """Sign approved items; a repeated call gets the stored bytes, never a second signature.
+
+        Args:
+            sad: From REDEEM.
+            numbers: Items of the approved list; item 0 is done first whenever it is still owed.
+
+        Raises:
+            ActivationError: No such right; outside it always reads the same.
+            DependencyUnavailable: HSM or issuer; the rows were given back, try again with the same SAD.
+        """
+        # Whoever asked may hang up: what was begun is ended all the same.
+        return await asyncio.shield(asyncio.ensure_future(self._sign(sad, numbers)))
+
+    async def _sign(self, sad: bytes, numbers: Sequence[int]) -> Signed:
+        if not numbers or len(set(numbers)) != len(numbers):
+            raise MalformedRequest("name each item once")
+        async with self._locks.hold(hashlib.sha256(sad).digest()):
+            approval, staged, citizen, rows = await self._read(sad)
+            for number in numbers:
+                if number not in rows:
+                    raise await self._refusals.refuse(DTBSMismatch, approval, item=number)
+            owed = [number for number in sorted(numbers) if rows[number].state is not ItemState.CONSUMED]
+            owed = [number for number in owed if rows[number].state is not ItemState.SKIPPED]
+            if owed:
+                opened = await self._open(approval, staged, citizen, sad)
+                if rows[0].state is ItemState.AUTHORIZED and staged.asks_certificate:
+                    await self._certify(opened)
+                    owed = [number for number in owed if number != 0]
+                if owed:
+                    await self._sign_items(opened, owed)
+            return await self._answer(sad, numbers)
+
+    async def _read(self, sad: bytes) -> tuple[Approval, StagedRequest, Citizen, dict[int, Authorisation]]:
+        async with self._engine.connect() as connection:
+            approval = await self._approvals.by_sid(connection, sad)
+            citizen = await self._register.get(connection, approval.citizen_id) if approval else None
+            if approval is None or citizen is None:
+                found = None
+            else:
+                staged = await self._requests.get_even_expired(connection, approval.request_id)
+                rows = {row.item: row for row in await self._approvals.items(connection, approval.cid)}
+                found = approval, staged, citizen, rows
+        if found is None:
+            raise await self._refusals.refuse(SADInvalid)
+        return found
+
+    async def _open(self, approval: Approval, staged: StagedRequest, citizen: Citizen, sad: bytes) -> _Opened:
+        # 14 · Expiry, generation, and everything bound: an edited row gives another bind and opens nothing.
+        if approval.state is not ApprovalState.SAD or approval.parked is None or approval.sad_expires is None:
+            raise await self._refusals.refuse(SADInvalid, approval)
+        if self._clock.now() >= approval.sad_expires:
+            raise await self._refusals.refuse(SADExpired, approval)
+        if citizen.generation != approval.generation:
+            raise await self._refusals.refuse(GenerationChanged, approval)
+        bind = approval_binding(approval, staged, citizen.generation)
+        try:
+            wrapped = await self._parking.open(Label.PARKED, sad, approval.parked, bind, approval.capsule_version)
+        except SealBroken:
+            raise await self._refusals.refuse(SADInvalid, approval) from None
+        return _Opened(approval, staged, citizen, wrapped)
+
+    async def _certify(self, opened: _Opened) -> None:
+        """Item 0: certificate for the key that BEGIN made. Its CSR is the first thing that this key signs."""
+        approval, citizen = opened.approval, opened.citizen
+        async with self._engine.connect() as connection:
+            credential = await self._credentials.get(connection, approval.credential_id)
+        if credential is None or credential.state is not CredentialState.PENDING:
+            raise await self._refusals.refuse(SADInvalid, approval)
+        subject = CitizenSubject(
+            nif=citizen.nif,
+            given_name=citizen.given_name,
+            first_surname=citizen.first_surname,
+            second_surname=citizen.second_surname,
+        )
+        # 15 · The CSR is built from the register, for the key that the capsule holds.
+        to_be_signed = csr_to_be_signed(subject, credential.spki)
+        (reservation,) = await self._reserve(opened, {0: to_be_signed})
+        try:
+            csr = credential.csr
+            if csr is None:
+                (signature,) = await self._use_key(opened, credential, [to_be_signed])
+                csr = assemble_csr(to_be_signed, signature, credential.key_type)
+                async with self._engine.begin() as connection:
+                    await self._credentials.keep_csr(connection, credential.id, csr)
+            key_name = hashlib.sha256(credential.spki).hexdigest()
+            issued = await self._issuer.issue(csr, subject, idempotency_key=key_name)
+            await self._accept_certificate(opened, credential, subject, issued, reservation)
+        except BaseException as error:
+            await self._abort(approval, [reservation], error)
+            raise
+
+    async def _accept_certificate(
+        self,
+        opened: _Opened,
+        credential: Credential,
+        subject: CitizenSubject,
+        issued: IssuedCertificate,
+        reservation: _Reservation,
+    ) -> None:
+        certificate = check_issued(issued, credential.spki, subject, self._clock.now())
+        serial = certificate.serial_number
+        async with self._engine.begin() as connection:
+            alive = await self._is_alive(connection, opened)
+            if alive:
+                (event_id,) = await self._log.append(
+                    connection,
+                    Event(
+                        tag=EventTag.CERT_ISSUE,
+                        pid=opened.approval.pid,
+                        facts={
+                            "cid": opened.approval.cid,
+                            "item": 0,
+                            "intent": reservation.intent_id,
+                            "spki": hashlib.sha256(credential.spki).digest(),
+                        },
+                    ),
+                )
+                await self._credentials.activate(
+                    connection,
+                    credential.id,
+                    certificate=issued.certificate,
+                    chain=issued.chain,
+                    serial=serial,
+                    not_after=certificate.not_valid_after_utc,
+                )
+                alive = await self._consume(connection, opened.approval, reservation, None, event_id)
+            if not alive:
+                await self._credentials.revoke_orphan(connection, credential.id, issued.certificate, serial)
+        if not alive:
+            raise await self._refusals.refuse(GenerationChanged, opened.approval)
+
+    async def _sign_items(self, opened: _Opened, numbers: Sequence[int]) -> None:
+        approval = opened.approval
+        async with self._engine.connect() as connection:
+            credential = await self._credentials.get(connection, approval.credential_id)
+        if credential is None or credential.certificate is None or not credential.is_valid(self._clock.now()):
+            raise await self._refusals.refuse(SADInvalid, approval)
+        # 15 · What is signed is built here, from the approved digests and this credential's certificate.
+        to_be_signed = {
+            number: _to_be_signed(opened.staged.items[number], credential.certificate) for number in numbers
+        }
+        # 16 · INTENT is committed with the reservation, or nothing is signed.
+        reservations = await self._reserve(opened, to_be_signed)
+        try:
+            # 17 · Unwrap, sign, destroy, verify.
+            signatures = await self._use_key(opened, credential, [row.to_be_signed for row in reservations])
+            await self._release(opened, credential, reservations, signatures)
+        except BaseException as error:
+            await self._abort(approval, reservations, error)
+            raise
+
+    async def _reserve(self, opened: _Opened, to_be_signed: Mapping[int, bytes]) -> list[_Reservation]:
+        """Steps 14 and 16: each row AUTHORIZED → RESERVED by this epoch, with its INTENT, in one commit."""
+        approval = opened.approval
+        async with self._engine.begin() as connection:
+            if await self._is_alive(connection, opened):
+                return await self._reserve_alive(connection, opened, to_be_signed)
+        raise await self._refusals.refuse(GenerationChanged, approval)
+
+    async def _reserve_alive(
+        self, connection: AsyncConnection, opened: _Opened, to_be_signed: Mapping[int, bytes]
+    ) -> list[_Reservation]:
+        approval = opened.approval
+        events = [
+            Event(
+                tag=EventTag.INTENT,
+                pid=approval.pid,
+                facts={
+                    "cid": approval.cid,
+                    "item": number,
+                    "epoch": self._epochs.current,
+                    "purpose": opened.staged.items[number].purpose.value,
+                    "format": opened.staged.items[number].format,
+                    "client": opened.staged.client_id,
+                    "tbs": hashlib.sha256(octets).digest(),
+                },
+            )
+            for number, octets in to_be_signed.items()
+        ]
+        intents = await self._log.append(connection, *events)
+        reservations = []
+        for (number, octets), intent_id in zip(to_be_signed.items(), intents, strict=True):
+            attempt = await self._approvals.reserve(connection, approval.cid, number, self._epochs.current, intent_id)
+            if attempt is None:
+                raise Busy("this document is being signed at this moment", retry_after_seconds=1)
+            reservations.append(_Reservation(number, attempt, octets, intent_id))
+        return reservations
+
+    async def _use_key(self, opened: _Opened, credential: Credential, octets: Sequence[bytes]) -> list[bytes]:
+        digests = [hashlib.sha256(part).digest() for part in octets]
+        batch = len(opened.staged.items) > BATCH_FROM_ITEMS
+        try:
+            return await self._vault.sign(
+                opened.wrapped,
+                credential.spki,
+                digests,
+                kek_version=opened.approval.kek_version,
+                priority=Priority.BATCH if batch else Priority.INTERACTIVE,
+            )
+        except HSMBusy as error:
+            raise Busy("many documents are being signed at this moment", retry_after_seconds=2) from error
+        except HSMError as error:
+            raise HSMUnavailable("the signing device did not answer; try again", retry_after_seconds=2) from error
+
+    async def _release(
+        self, opened: _Opened, credential: Credential, reservations: Sequence[_Reservation], signatures: Sequence[bytes]
+    ) -> None:
+        """Step 18: COMPLETE, signature and CONSUMED in one commit, with the generation read again under lock."""
+        approval = opened.approval
+        refused = False
+        async with self._engine.begin() as connection:
+            current = await self._credentials.get(connection, credential.id)
+            usable = current is not None and current.is_valid(self._clock.now())
+            if usable and await self._is_alive(connection, opened):
+                events = [
+                    Event(
+                        tag=EventTag.COMPLETE,
+                        pid=approval.pid,
+                        facts={"cid": approval.cid, "item": row.item, "intent": row.intent_id},
+                    )
+                    for row in reservations
+                ]
+                completes = await self._log.append(connection, *events)
+                for row, signature, complete_id in zip(reservations, signatures, completes, strict=True):
+                    if not await self._consume(connection, approval, row, signature, complete_id):
+                        refused = True
+            else:
+                refused = True
+            if refused:
+                await connection.rollback()
+        if refused:
+            raise await self._refusals.refuse(GenerationChanged, approval)
+
+    async def _consume(
+        self,
+        connection: AsyncConnection,
+        approval: Approval,
+        row: _Reservation,
+        signature: bytes | None,
+        complete_id: EventId,
+    ) -> bool:
+        return await self._approvals.settle(
+            connection,
+            approval.cid,
+            row.item,
+            epoch=self._epochs.current,
+            attempt=row.attempt,
+            state=ItemState.CONSUMED.value,
+            to_be_signed=row.to_be_signed,
+            signature=signature,
+            signed=self._clock.now(),
+            complete_id=complete_id,
+        )
+
+    async def _is_alive(self, connection: AsyncConnection, opened: _Opened) -> bool:
+        """Generation, approval and epoch, read in the transaction that depends on them."""
+        citizen = await self._register.get(connection, opened.citizen.id)
+        approval = await self._approvals.by_cid(connection, opened.approval.cid)
+        return (
+            citizen is not None
+            and citizen.generation == opened.approval.generation
+            and approval is not None
+            and approval.state is ApprovalState.SAD
+            and await self._epochs.is_live(connection)
+        )
+
+    async def _abort(self, approval: Approval, reservations: Sequence[_Reservation], error: BaseException) -> None:
+        """Give the rows back and say in the log that nothing was released."""
+        reason = error.code if isinstance(error, RubricaError) else type(error).__name__
+        if isinstance(error, ActivationError):
+            reason = error.reason
+        async with self._engine.begin() as connection:
+            for row in reservations:
+                await self._approvals.settle(
+                    connection,
+                    approval.cid,
+                    row.item,
+                    epoch=self._epochs.current,
+                    attempt=row.attempt,
+                    state=ItemState.AUTHORIZED.value,
+                )
+            events = [
+                Event(
+                    tag=EventTag.ABORTED,
+                    pid=approval.pid,
+                    facts={"cid": approval.cid, "item": row.item, "intent": row.intent_id, "reason": reason},
+                )
+                for row in reservations
+            ]
+            await self._log.append(connection, *events)
+
+    async def _answer(self, sad: bytes, numbers: Sequence[int]) -> Signed:
+        """The stored bytes, and with the last item result token and receipt."""
+        approval, staged, _, rows = await self._read(sad)
+        async with self._engine.connect() as connection:
+            credential = await self._credentials.get(connection, approval.credential_id)
+        if credential is None or credential.certificate is None:
+            raise await self._refusals.refuse(SADInvalid, approval)
+        chain = (credential.certificate, *credential.chain)
+        items = tuple(_signed_item(rows[number], chain) for number in numbers)
+        if all(row.state in (ItemState.CONSUMED, ItemState.SKIPPED) for row in rows.values()):
+            approval = await self._finish(approval, staged, list(rows.values()), credential)
+        return Signed(items, approval.result_token or "", approval.receipt or "")
+
+    async def _finish(
+        self, approval: Approval, staged: StagedRequest, rows: Sequence[Authorisation], credential: Credential
+    ) -> Approval:
+        """The last item is done: erase the capsule, keep result token and receipt for every later answer."""
+        if approval.receipt is not None:
+            return approval
+        result_token = await self._tokens.result(staged, approval, rows, credential)
+        receipt = await self._tokens.receipt(staged, approval, rows, credential)
+        async with self._engine.begin() as connection:
+            await self._approvals.update(
+                connection,
+                approval,
+                approval.state,
+                state=ApprovalState.SPENT.value,
+                parked=None,
+                result_token=result_token,
+                receipt=receipt,
+            )
+            finished = await self._approvals.by_cid(connection, approval.cid)
+        return finished or approval
+
+
+def _to_be_signed(item: Item, certificate: bytes) -> bytes:
+    return signed_attributes(item.digests[0], certificate, dict(item.fields))
+
+
+def _signed_item(row: Authorisation, chain: tuple[bytes, ...]) -> SignedItem:
+    if row.state is ItemState.SKIPPED:
+        return SignedItem(row.item, "SKIPPED", b"", b"", chain)
+    return SignedItem(row.item, "SIGNED", row.to_be_signed or b"", row.signature or b"", chain)
