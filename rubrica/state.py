@@ -196,13 +196,6 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
     Path(name).replace(path)
 
 
-def write_secret(path: Path, text: str) -> None:
-    """Write a secret that only this user may read, and nobody by mistake overwrite (0400)."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
-    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 -- a descriptor has no Path
-        file.write(text)
-
-
 def write_settings(path: Path, values: Mapping[str, object]) -> None:
     """Write a TOML file of plain values, in which JSON's and TOML's notations agree."""
     lines = [f"{name} = {json.dumps(value, default=str, ensure_ascii=False)}\n" for name, value in values.items()]

@@ -154,14 +154,6 @@ def test_settings_are_toml(tmp_path: Path) -> None:
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
 
 
-def test_a_secret_is_for_its_user_and_never_overwritten(tmp_path: Path) -> None:
-    state.write_secret(tmp_path / "pin", "1234")
-
-    assert stat.S_IMODE((tmp_path / "pin").stat().st_mode) == 0o400
-    with pytest.raises(FileExistsError):
-        state.write_secret(tmp_path / "pin", "5678")
-
-
 async def test_without_a_service_the_operator_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RUBRICA_VAR", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no 'rubrica up' is running"):

@@ -1,0 +1,331 @@
+"""Starts edge, gate, core, PKI and inbox on one machine and keeps them running."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+
+import grpc
+import httpx
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from rich.console import Console
+
+from authn.client import RegistryClient
+from certs.pki.trust import write_trust_anchors
+from hsm import ceremony
+from hsm.errors import HSMError
+from hsm.keys import Inventory
+from hsm.settings import TokenSettings
+from rubrica.children import Child, ChildSpec, StartFailed
+from rubrica.state import HOSTS, Generation, Running, lock, var_folder, write_atomically, write_settings
+
+SOFTHSM_MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
+START_SECONDS = 60.0
+STOP_SECONDS = 8.0
+TOKENS: Mapping[str, Inventory] = {"core": Inventory.CORE, "pki": Inventory.PKI}
+
+Say = Callable[[str], None]
+"""Takes one sentence for whoever started the command."""
+
+
+def token_settings(state: Path, name: str) -> TokenSettings:
+    """Where the token ``core`` or ``pki`` of a generation lies."""
+    folder = state / "tokens" / name
+    return TokenSettings(
+        module=SOFTHSM_MODULE,
+        token_label=f"rubrica-{name}",
+        pin_file=folder / "pin",
+        conf_path=folder / "softhsm2.conf",
+    )
+
+
+def initialise_tokens(generation: Generation) -> bool:
+    """Run both key ceremonies, unless they are over; says whether anything was made.
+
+    Raises:
+        StartFailed: A ceremony did not succeed; the text is a plain sentence.
+    """
+    if generation.marker.exists():
+        return False
+    if not SOFTHSM_MODULE.exists():
+        raise StartFailed(f"{SOFTHSM_MODULE} is missing: run 'scripts/provision run'")
+    for name, inventory in TOKENS.items():
+        settings = token_settings(generation.folder, name)
+        settings.pin_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            ceremony.initialise_token(settings)
+            ceremony.initialise(settings, inventory)
+        except HSMError as error:
+            raise StartFailed(f"the key ceremony of the token '{name}' failed: {error}") from error
+    generation.marker.touch()
+    return True
+
+
+class Supervisor:
+    """The five processes of one generation.
+
+    PKI and inbox come first, then the core, which needs them, then gate and edge, which need the core.
+    """
+
+    def __init__(self, generation: Generation, sockets: Path, lock_descriptor: int, say: Say) -> None:
+        """The lock on ``var/`` is inherited by every process: it counts as in use until the last has ended."""
+        self._generation = generation
+        self._sockets = sockets
+        self._lock_descriptor = lock_descriptor
+        self._say = say
+        self._children: dict[str, Child] = {}
+
+    async def start(self, *, owner: str) -> Running:
+        """Start everything, in order, and wait until all of it answers.
+
+        Args:
+            owner: The command that runs.
+
+        Raises:
+            StartFailed: A process did not come up.
+        """
+        folder, url = self._generation.folder, self._generation.url
+        self._write_settings()
+        await self._start_together(
+            pki=lambda: _answers(f"{url('pki')}/certs/ca.crt"), inbox=lambda: _answers(f"{url('inbox')}/messages.json")
+        )
+        await asyncio.to_thread(write_trust_anchors, folder / "trust", url("pki"))
+        await self._start_together(core=self._token_key_is_known)
+        await self._start_together(
+            gate=lambda: _answers(f"{url('gate')}/readyz"), edge=lambda: _answers(f"{url('edge')}/readyz")
+        )
+        return Running(
+            owner=owner,
+            pid=os.getpid(),
+            edge=url("edge"),
+            gate=url("gate"),
+            pki=url("pki"),
+            inbox=url("inbox"),
+            operator_socket=self._sockets / "operator.sock",
+            token_key=folder / "tok.pem",
+            trust=folder / "trust",
+            state=folder,
+            pids={name: child.pid or 0 for name, child in self._children.items()},
+        )
+
+    async def stop(self) -> None:
+        """Stop everything within ten seconds in all, those first that depend on others."""
+        ends = time.monotonic() + STOP_SECONDS
+        for group in (("edge", "gate"), ("core",), ("inbox", "pki")):
+            left = max(ends - time.monotonic(), 0.5)
+            children = [self._children.pop(name) for name in group if name in self._children]
+            await asyncio.gather(*(child.stop(within_seconds=left) for child in children))
+
+    async def _start_together(self, **ready: Callable[[], Awaitable[bool]]) -> None:
+        for name, answers in ready.items():
+            bound = self._generation.sockets.get(name)
+            spec = ChildSpec(
+                name=name,
+                command=(sys.executable, "-m", "rubrica", name, "--config", str(self._settings(name))),
+                log=self._generation.folder / "log" / f"{name}.log",
+                ready=answers,
+                descriptors=(self._lock_descriptor, *(() if bound is None else (bound.fileno(),))),
+            )
+            self._children[name] = Child(spec, report=self._say)
+        outcomes = await asyncio.gather(
+            *(self._children[name].start(within_seconds=START_SECONDS) for name in ready), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+
+    async def _token_key_is_known(self) -> bool:
+        async with grpc.aio.insecure_channel(f"unix:{self._sockets / 'operator.sock'}") as channel:
+            key = await RegistryClient(channel).token_key()
+        pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        write_atomically(self._generation.folder / "tok.pem", pem, mode=0o644)
+        return True
+
+    def _settings(self, name: str) -> Path:
+        return self._generation.folder / "settings" / f"{name}.toml"
+
+    def _write_settings(self) -> None:
+        folder, url, sockets = self._generation.folder, self._generation.url, self._sockets
+        listen = {name: {"listen_fd": bound.fileno()} for name, bound in self._generation.sockets.items()}
+        for name in ("pki", "inbox", "core", "edge"):
+            (folder / name).mkdir(mode=0o700, exist_ok=True)
+        settings: dict[str, dict[str, object]] = {
+            "pki": {
+                **_token(folder, "pki"),
+                **listen["pki"],
+                "database_url": f"sqlite:///{folder / 'pki' / 'pki.sqlite'}",
+                "public_url": url("pki"),
+                "issuer_socket": sockets / "issuer.sock",
+            },
+            "inbox": {**listen["inbox"], "file": folder / "inbox" / "messages.jsonl"},
+            "core": {
+                **_token(folder, "core"),
+                "state_dir": folder / "core",
+                "sockets_dir": sockets,
+                "database_url": f"sqlite+aiosqlite:///{folder / 'core' / 'core.sqlite'}",
+                "issuer_socket": sockets / "issuer.sock",
+                "gate_host": HOSTS["gate"],
+                "edge_addresses": [f"{url('edge')}/"],
+                "client_audience": url("edge"),
+                "sms_url": f"{url('inbox')}/messages",
+            },
+            "gate": {**listen["gate"], "core_socket": sockets / "gate.sock", "public_url": url("gate")},
+            "edge": {
+                **listen["edge"],
+                "core_socket": sockets / "edge.sock",
+                "public_url": url("edge"),
+                "gate_url": url("gate"),
+                "database_url": f"sqlite+aiosqlite:///{folder / 'edge' / 'edge.sqlite'}",
+                "storage_dir": folder / "edge" / "documents",
+                "seal_key_file": folder / "edge" / "seal.key",
+                "tsa_url": f"{url('pki')}/tsa",
+                "fetch_prefixes": [f"{url('pki')}/"],
+                "trust_dir": folder / "trust",
+            },
+        }
+        for name, values in settings.items():
+            write_settings(self._settings(name), values)
+
+
+def _token(state: Path, name: str) -> dict[str, object]:
+    settings = token_settings(state, name)
+    return {
+        "token_module": settings.module,
+        "token_label": settings.token_label,
+        "token_pin_file": settings.pin_file,
+        "softhsm2_conf": settings.conf_path,
+    }
+
+
+async def _answers(url: str) -> bool:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return (await client.get(url)).is_success
+
+
+@contextlib.asynccontextmanager
+async def owning(var: Path, say: Say) -> AsyncIterator[int | Running]:
+    """The lock on ``var`` once it is ours, or the service that a ``rubrica up`` keeps running there."""
+    told = False
+    while True:
+        with lock(var / "up.lock") as held:
+            if held is not None:
+                yield held
+                return
+        running = Running.read(var / "up.json")
+        if running is not None and running.owner == "up":
+            yield running
+            return
+        if not told:
+            say("another command uses this state; waiting for it")
+            told = True
+        await asyncio.sleep(0.2)
+
+
+@contextlib.asynccontextmanager
+async def supervised(
+    var: Path, *, owner: str, lock_descriptor: int, say: Say, stage: Callable[[str], None]
+) -> AsyncIterator[Running]:
+    """Run the whole service while the context lasts.
+
+    Args:
+        var: State folder, whose lock the caller holds.
+        owner: The command that runs.
+        lock_descriptor: The lock.
+        say: Takes notices for the operator.
+        stage: Told what was done whenever a stage is over.
+
+    Raises:
+        StartFailed: It did not come up; the text is a plain sentence.
+    """
+    generation = Generation.take(var)
+    try:
+        made = await asyncio.to_thread(initialise_tokens, generation)
+        stage("two tokens initialised, every attribute read back" if made else "two tokens, initialised before")
+        with generation.socket_folder() as sockets:
+            supervisor = Supervisor(generation, sockets, lock_descriptor, say)
+            try:
+                running = await supervisor.start(owner=owner)
+                running.write(var / "up.json")
+                stage("edge, gate, core, PKI and inbox answer")
+                yield running
+            finally:
+                (var / "up.json").unlink(missing_ok=True)
+                await supervisor.stop()
+    finally:
+        generation.close()
+
+
+def end_on_signals() -> None:
+    """Turn the first Ctrl-C, hang-up or SIGTERM into the end of this task, so that everything is stopped in order."""
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    ended = False
+
+    def end() -> None:
+        nonlocal ended
+        if not ended and task is not None:
+            ended = True
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end)
+
+
+def keep_loopback_direct() -> None:
+    """Keep this machine's own addresses out of any proxy that the environment names."""
+    for name in ("no_proxy", "NO_PROXY"):
+        given = os.environ.get(name, "")
+        os.environ[name] = f"{given},127.0.0.1,localhost" if given else "127.0.0.1,localhost"
+
+
+def main() -> int:
+    """Keep the service running until Ctrl-C; 1 if it cannot start or runs already."""
+    keep_loopback_direct()
+    console = Console(highlight=False, soft_wrap=True)
+    notices = Console(highlight=False, soft_wrap=True, stderr=True)
+
+    def say(sentence: str) -> None:
+        notices.print(f"rubrica up: {sentence}", markup=False)
+
+    try:
+        return asyncio.run(_keep_up(console, say))
+    except StartFailed as error:
+        say(str(error))
+        return 1
+    except asyncio.CancelledError:
+        console.print("stopped")
+        return 0
+
+
+async def _keep_up(console: Console, say: Say) -> int:
+    end_on_signals()
+    var = var_folder()
+    async with owning(var, say) as owned:
+        if isinstance(owned, Running):
+            say(f"it is running already, as process {owned.pid}")
+            _show(console, owned)
+            return 1
+
+        def stage(done: str) -> None:
+            console.print(done, markup=False)
+
+        async with supervised(var, owner="up", lock_descriptor=owned, say=say, stage=stage) as running:
+            _show(console, running)
+            console.print("Ctrl-C stops everything.")
+            await asyncio.Event().wait()
+    return 0
+
+
+def _show(console: Console, running: Running) -> None:
+    console.print(
+        f"  edge   {running.edge}\n"
+        f"  gate   {running.gate}\n"
+        f"  PKI    {running.pki}\n"
+        f"  SMS    {running.inbox} (a page; messages.json for programs)\n"
+        f"  state  {running.state} (logs in log/, trust anchors in trust/)",
+        markup=False,
+    )
