@@ -22,7 +22,10 @@ class HTTPIssuer:
     def __init__(self, socket_path: Path, *, deadline_seconds: float = 10.0) -> None:
         self._deadline_seconds = deadline_seconds
         transport = httpx.AsyncHTTPTransport(uds=str(socket_path))
-        self._client = httpx.AsyncClient(transport=transport, base_url="http://pki", timeout=deadline_seconds)
+        # Without the environment: a proxy named there would be asked instead of the socket.
+        self._client = httpx.AsyncClient(
+            transport=transport, base_url="http://pki", timeout=deadline_seconds, trust_env=False
+        )
 
     async def issue(self, csr: bytes, subject: CitizenSubject, *, idempotency_key: str) -> IssuedCertificate:
         """Certify the key of ``csr`` (PKCS#10, DER) for ``subject``; check the result with ``profiles.check_issued``.

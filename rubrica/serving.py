@@ -1,4 +1,4 @@
-"""What edge and gate share as processes: logs, the channel to the core, one HTTP server that stops in order."""
+"""What processes with an HTTP face share: logs, the channel to the core, servers that stop in order."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -65,37 +65,56 @@ async def core_answers(channel: "grpc.aio.Channel") -> None:
 
 async def serve(app: FastAPI, settings: WebSettings) -> None:
     """Serve until SIGTERM or SIGINT; requests under way may end."""
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            # Ours has routes instead of paths and queries, which hold links and codes.
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=STOP_SECONDS,
-        )
-    )
+    with listening_socket(settings.host, settings.port, settings.listen_fd) as listening:
+        await serve_together([(app, listening)])
+
+
+async def serve_together(
+    faces: Sequence[tuple[FastAPI, socket.socket]], *, requests_at_once: int | None = None
+) -> None:
+    """Serve several applications, each on its own socket, until SIGTERM or SIGINT; requests under way may end.
+
+    Args:
+        faces: Applications with listening sockets.
+        requests_at_once: For each face; who comes beyond that is told 503.
+    """
+    servers = [(_Server(_config(app, requests_at_once)), listening) for app, listening in faces]
 
     def stop() -> None:
-        server.should_exit = True
+        for server, _ in servers:
+            server.should_exit = True
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    with _listening(settings) as listening:
-        await server.serve([listening])
+    async with asyncio.TaskGroup() as group:
+        for server, listening in servers:
+            group.create_task(server.serve([listening]))
+
+
+def listening_socket(host: str, port: int, listen_fd: int | None) -> socket.socket:
+    """The socket inherited as ``listen_fd``, or a new one at ``host`` and ``port``."""
+    if listen_fd is not None:
+        return socket.socket(fileno=listen_fd)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to ``serve``: uvicorn would raise them again after it has stopped in order."""
+    """Leaves signals to ``serve_together``: uvicorn would raise them again after it has stopped in order."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-def _listening(settings: WebSettings) -> socket.socket:
-    if settings.listen_fd is not None:
-        return socket.socket(fileno=settings.listen_fd)
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+def _config(app: FastAPI, requests_at_once: int | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        # Ours has routes instead of paths and queries, which hold links and codes.
+        access_log=False,
+        server_header=False,
+        limit_concurrency=requests_at_once,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )

@@ -23,7 +23,7 @@ def write_trust_anchors(folder: Path, public_url: str, *, timeout_seconds: float
         ValueError: It answers something else.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with httpx.Client(base_url=public_url, timeout=timeout_seconds) as client:
+    with httpx.Client(base_url=public_url, timeout=timeout_seconds, trust_env=False) as client:
         for authority in ("root", "ca"):
             certificate = x509.load_der_x509_certificate(_get(client, f"/certs/{authority}.crt"))
             (folder / f"{authority}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))

@@ -156,7 +156,7 @@ def test_openssl_accepts_timestamps(pki: RunningPKI, openssl: OpenSSL, tmp_path:
     serials = []
     for algorithm in ("sha256", "sha384", "sha512"):
         openssl("ts", "-query", "-data", "data", f"-{algorithm}", "-cert", "-out", "query")
-        answer = httpx.post(f"{pki.public_url}/tsa", content=(tmp_path / "query").read_bytes())
+        answer = httpx.post(f"{pki.public_url}/tsa", content=(tmp_path / "query").read_bytes(), trust_env=False)
         (tmp_path / "reply").write_bytes(answer.content)
         assert "Verification: OK" in openssl("ts", "-verify", "-queryfile", "query", "-in", "reply", *trust).stdout
         text = openssl("ts", "-reply", "-in", "reply", "-text").stdout
@@ -169,7 +169,7 @@ def test_openssl_accepts_timestamps(pki: RunningPKI, openssl: OpenSSL, tmp_path:
 
 async def test_certvalidator_with_crls_and_ocsp(pki: RunningPKI, issuer: HTTPIssuer) -> None:
     issued, _ = await certify(issuer)
-    async with httpx.AsyncClient(base_url=pki.public_url) as client:
+    async with httpx.AsyncClient(base_url=pki.public_url, trust_env=False) as client:
         await validate_with(client, issuer, issued)
 
 
@@ -210,7 +210,7 @@ async def test_addresses_in_a_certificate_lead_to_what_they_name(issuer: HTTPIss
     at = {description.access_method._name: description.access_location.value for description in access}
     points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
     assert points[0].full_name is not None
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(trust_env=False) as client:
         ca = await client.get(at["caIssuers"])
         crl = await client.get(points[0].full_name[0].value)
         request = ocsp.OCSPRequestBuilder().add_certificate(
@@ -229,7 +229,7 @@ async def test_addresses_in_a_certificate_lead_to_what_they_name(issuer: HTTPIss
 async def test_many_callers_at_once_over_one_token(pki: RunningPKI, issuer: HTTPIssuer) -> None:
     imprint = {"hash_algorithm": {"algorithm": "sha256"}, "hashed_message": bytes(32)}
     query = tsp.TimeStampReq({"version": 1, "message_imprint": imprint}).dump()
-    async with httpx.AsyncClient(base_url=pki.public_url) as client:
+    async with httpx.AsyncClient(base_url=pki.public_url, trust_env=False) as client:
         stamps = [client.post("/tsa", content=query) for _ in range(30)]
         lists = [client.get("/crl/ca.crl") for _ in range(10)]
         answers, certified = await asyncio.gather(
@@ -237,6 +237,21 @@ async def test_many_callers_at_once_over_one_token(pki: RunningPKI, issuer: HTTP
         )
     assert {answer.status_code for answer in answers} == {200}
     assert len({certificate.serial_number for _, certificate in certified}) == 30
+
+
+async def test_a_proxy_in_the_environment_is_passed_by(
+    pki: RunningPKI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    issuer = HTTPIssuer(pki.issuer_socket)
+    _, certificate = await certify(issuer)
+    await issuer.close()
+    write_trust_anchors(tmp_path / "trust", pki.public_url)
+    ca = x509.load_pem_x509_certificate((tmp_path / "trust" / "ca.pem").read_bytes())
+    certificate.verify_directly_issued_by(ca)
 
 
 async def test_refusals_reach_the_core_as_the_issuers(issuer: HTTPIssuer) -> None:
@@ -250,7 +265,7 @@ async def test_refusals_reach_the_core_as_the_issuers(issuer: HTTPIssuer) -> Non
 
 def test_the_issuing_face_is_closed_to_others(pki: RunningPKI) -> None:
     assert pki.issuer_socket.parent.stat().st_mode & 0o777 == 0o700
-    assert httpx.post(f"{pki.public_url}/issue", json={}).status_code == 404
+    assert httpx.post(f"{pki.public_url}/issue", json={}, trust_env=False).status_code == 404
 
 
 async def test_it_comes_back_after_a_kill_with_what_it_had(token: TokenSettings, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ class RunningPKI:
 
     def fetch(self, _kind: FetchKind, url: str, body: bytes | None) -> bytes:
         """A ``documents.model.Fetch`` over HTTP."""
-        answer = httpx.get(url) if body is None else httpx.post(url, content=body)
+        answer = httpx.request("GET" if body is None else "POST", url, content=body, trust_env=False)
         return answer.raise_for_status().content
 
 
@@ -251,6 +251,6 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], public_url: str, lo
     ends = time.monotonic() + START_SECONDS
     while time.monotonic() < ends and process.poll() is None:
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{public_url}/certs/root.crt", timeout=1).is_success:
+            if httpx.get(f"{public_url}/certs/root.crt", timeout=1, trust_env=False).is_success:
                 return
     raise RuntimeError(f"the PKI does not answer: {log.read_text()[-2000:]}")
