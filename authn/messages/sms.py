@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -12,7 +12,8 @@ import httpx
 Template: TypeAlias = "str | int | float | bool | Sequence[Template] | Mapping[str, Template] | None"
 
 ANSWER_LIMIT_BYTES = 64 * 1024
-_PLACE = re.compile(r"\{(id|to|text|secret)\}")
+_PLACE = re.compile(r"\{([a-z]+)\}")
+_PLACES = {"id", "phone", "text", "secret"}
 
 
 class SMSNotAccepted(Exception):
@@ -33,7 +34,7 @@ class SMSGateway(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HTTPGatewayConfig:
-    """One provider's HTTP interface. ``{id}``, ``{to}``, ``{text}`` and ``{secret}`` are filled into values."""
+    """One provider's HTTP interface. ``{id}``, ``{phone}``, ``{text}`` and ``{secret}`` are filled into values."""
 
     url: str
     """Fixed: nothing is filled in here, because addresses end up in logs."""
@@ -56,7 +57,9 @@ class HTTPGatewayConfig:
             raise ValueError("an SMS gateway takes either a JSON or a form body")
         if self.method not in {"POST", "PUT"}:
             raise ValueError("an SMS gateway is spoken to with POST or PUT")
-        if any(place in value for value in self.headers.values() for place in ("{to}", "{text}")):
+        if unknown := set(_places([self.headers, self.json, self.form])) - _PLACES:
+            raise ValueError(f"an SMS gateway is given {', '.join(sorted(_PLACES))}, not {', '.join(sorted(unknown))}")
+        if {"phone", "text"}.intersection(_places(self.headers)):
             raise ValueError("number and text belong into the body: headers end up in logs")
 
 
@@ -86,7 +89,7 @@ class HTTPSMSGateway:
         Raises:
             SMSNotAccepted: Not taken, or no answer before the deadline.
         """
-        values = {"id": message_id, "to": phone, "text": text, "secret": self._secret}
+        values = {"id": message_id, "phone": phone, "text": text, "secret": self._secret}
         config = self._config
         try:
             async with asyncio.timeout(deadline_seconds):
@@ -121,6 +124,17 @@ async def _read(response: httpx.Response) -> str:
         if len(answer) > ANSWER_LIMIT_BYTES:
             raise SMSNotAccepted("the gateway's answer is too long")
     return answer.decode(errors="replace")
+
+
+def _places(template: Template) -> Iterator[str]:
+    match template:
+        case str():
+            yield from _PLACE.findall(template)
+        case Mapping():
+            yield from _places(list(template.values()))
+        case Sequence():
+            for inner in template:
+                yield from _places(inner)
 
 
 def _fill(template: Template, values: Mapping[str, str]) -> Template:

@@ -42,7 +42,7 @@ class Dying(HTTPSMSGateway):
 async def main():
     clock = SystemClock()
     outbox = Outbox(ColumnCipher({1: bytes(range(32))}), clock)
-    template = {"id": "{id}", "to": "{to}", "text": "{text}"}
+    template = {"id": "{id}", "to": "{phone}", "text": "{text}"}
     gateway = Dying(HTTPGatewayConfig(url=sys.argv[2] + "/messages", json=template))
     await OutboxSender(make_engine("sqlite+aiosqlite:///" + sys.argv[1]), outbox, gateway, clock).run()
 
@@ -96,7 +96,7 @@ async def test_a_core_killed_after_the_hand_over_sends_no_second_sms(tmp_path: P
                 # The dead core's claim is over.
                 await connection.execute(sa.update(message).values(next_try=clock.now()))
 
-            template = {"id": "{id}", "to": "{to}", "text": "{text}"}
+            template = {"id": "{id}", "to": "{phone}", "text": "{text}"}
             gateway = HTTPSMSGateway(HTTPGatewayConfig(url=f"{address}/messages", json=template))
             sender = asyncio.create_task(OutboxSender(engine, outbox, gateway, clock).run())
             async with asyncio.timeout(20):

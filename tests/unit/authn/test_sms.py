@@ -14,7 +14,7 @@ import pytest
 from authn.messages.sms import HTTPGatewayConfig, HTTPSMSGateway, SMSNotAccepted
 
 PHONE = "+34612345678"
-TEXT = 'Codigo 246810: "ñ" {secret} & {to}'
+TEXT = 'Codigo 246810: "ñ" {secret} & {phone}'
 SECRET = "hush-hush-key"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -58,7 +58,7 @@ async def a_gateway(provider: Provider, **changes: Any) -> AsyncIterator[HTTPSMS
     secret_file.write_text(SECRET + "\n")
     values = {
         "url": "http://sms.example.org/v1/messages",
-        "json": {"id": "{id}", "to": ["{to}"], "text": "{text}", "options": {"flash": False, "key": "{secret}"}},
+        "json": {"id": "{id}", "to": ["{phone}"], "text": "{text}", "options": {"flash": False, "key": "{secret}"}},
         "headers": {"Authorization": "Bearer {secret}", "Idempotency-Key": "{id}"},
         "secret_file": secret_file,
         "unix_socket": provider.path,
@@ -91,7 +91,7 @@ async def test_a_json_body_is_filled_in_once(provider: Provider) -> None:
 
 
 async def test_a_form_body_is_filled_in(provider: Provider) -> None:
-    form = {"user": "rubrica", "number": "{to}", "message": "{text}", "ref": "x-{id}"}
+    form = {"user": "rubrica", "number": "{phone}", "message": "{text}", "ref": "x-{id}"}
     async with a_gateway(provider, json=None, form=form, method="PUT") as gateway:
         await hand_over(gateway)
     [(line, headers, body)] = provider.requests
@@ -163,8 +163,9 @@ async def test_nothing_is_logged_but_the_address(provider: Provider, caplog: pyt
         {"form": {"a": "b"}},
         {"json": None},
         {"method": "GET"},
-        {"headers": {"X-To": "{to}"}},
+        {"headers": {"X-To": "{phone}"}},
         {"headers": {"X-Text": "{text}"}},
+        {"json": {"to": ["{number}"]}},
     ],
 )
 async def test_a_configuration_that_cannot_be_right_is_refused(provider: Provider, changes: dict[str, Any]) -> None:
