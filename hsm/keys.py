@@ -57,6 +57,6 @@ class KeyPair:
     """A newborn key, wrapped; its private half was destroyed inside the call that made it."""
 
     wrapped: bytes
-    """AES-KWP blob: 80 bytes for P-256, 1 808 for RSA-3072."""
+    """AES-KWP blob: 80 bytes for P-256, 1 792 to 1 808 for RSA-3072."""
     spki: bytes
     """SubjectPublicKeyInfo, DER."""

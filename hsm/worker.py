@@ -46,17 +46,25 @@ def operations(token: Token) -> dict[str, Operation]:
     }
 
 
-def confine(parent: int) -> None:
-    """Die with the parent, leave no memory behind, and let only the parent decide when to end."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit("the pool is gone")
+def confine() -> None:
+    """Leave no memory behind, and let only the parent decide when to end."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _prctl(_PR_SET_DUMPABLE, 0)
     # Signals to the whole group (Ctrl-C, a supervisor's stop) are the parent's to handle: it lets calls finish first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def die_with(parent: int) -> None:
+    """Be killed when the parent ends, however it ends."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the pool is gone")
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), f"prctl {option}")
 
 
 def serve(token: Token, connection: socket.socket) -> None:
@@ -83,7 +91,7 @@ def _answer(known: dict[str, Operation], message: list[Any]) -> tuple[list[Value
 def main(arguments: Sequence[str]) -> None:
     """Run a worker: settings (JSON), inventory, descriptor of the socket, process id of the pool."""
     settings_json, inventory, descriptor, parent = arguments
-    confine(int(parent))
+    confine()
     connection = socket.socket(fileno=int(descriptor))
     try:
         token = Token.connect(TokenSettings.from_json(settings_json), Inventory(inventory))
@@ -91,6 +99,8 @@ def main(arguments: Sequence[str]) -> None:
         connection.sendall(to_frame(["failed", type(exc).__name__, str(exc)]))
         return
     try:
+        # Not before the login: SoftHSM writes the token's file then, and a kill in the midst leaves it empty.
+        die_with(int(parent))
         connection.sendall(to_frame(["ok", {str(key): version for key, version in token.versions().items()}]))
         serve(token, connection)
     finally:

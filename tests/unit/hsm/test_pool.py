@@ -341,7 +341,7 @@ async def test_workers_die_with_their_parent(settings: TokenSettings, tmp_path: 
         await asyncio.sleep(0.05)
     pids = pids_file.read_text().split()
     assert len(pids) == 2
-    assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert all(_alive(pid) for pid in pids)
     parent.kill()
     await parent.wait()
     for _ in range(40):
