@@ -1,0 +1,38 @@
+"""Client of the Rúbrica signing service.
+
+An agency creates a transaction, uploads, sends the citizen to the review address, and collects::
+
+    agency = AgencyClient("https://firma.example", "sede", private_key)
+    created = agency.create([NewDocument("Solicitud")], citizen_nif="12345678Z")
+    agency.upload(created.id, 1, pdf)
+    agency.submit(created.id)
+    ...                                   # the citizen opens created.review_url
+    signed = agency.collect(created.id, 1)
+
+``CitizenBrowser`` plays the citizen's browser: it seals password and one-time code itself, so that only the core opens
+them. ``GateClient`` alone activates and changes the permanent password.
+"""
+
+from rubrica_client.agency import AgencyClient, Created, NewDocument
+from rubrica_client.citizen import CitizenBrowser, Outcome, Review
+from rubrica_client.gate import GateClient, PasswordToken, PendingApproval, PendingPassword, RequestToApprove
+from rubrica_client.jws import JWSInvalid
+from rubrica_client.problems import RubricaProblem
+from rubrica_client.sealing import StatementInvalid
+
+__all__ = [
+    "AgencyClient",
+    "CitizenBrowser",
+    "Created",
+    "GateClient",
+    "JWSInvalid",
+    "NewDocument",
+    "Outcome",
+    "PasswordToken",
+    "PendingApproval",
+    "PendingPassword",
+    "RequestToApprove",
+    "Review",
+    "RubricaProblem",
+    "StatementInvalid",
+]

@@ -1,0 +1,227 @@
+"""What an agency's system does: create, upload, submit, look, collect, verify."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from rubrica_client import jws
+from rubrica_client.gate import pinned_key
+from rubrica_client.jws import JWSInvalid
+from rubrica_client.problems import send
+
+ASSERTION_LIFE_SECONDS = 60
+TIMEOUT_SECONDS = 120.0
+CHUNK_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class NewDocument:
+    """A document to be signed."""
+
+    title: str
+    """What the citizen is shown, also in the SMS."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """A new transaction."""
+
+    id: str
+    review_url: str = field(repr=False)
+    """Where the citizen's browser goes; whoever has it may look."""
+    link_token: str = field(repr=False)
+
+
+class AgencyClient:
+    """Speaks with an edge as one registered client; use as a context manager or call ``close``."""
+
+    def __init__(
+        self,
+        edge_url: str,
+        client_id: str,
+        private_key: ec.EllipticCurvePrivateKey,
+        *,
+        audience: str | None = None,
+        transport: httpx.BaseTransport | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            edge_url: The edge's origin.
+            client_id: As registered in the core.
+            private_key: Of the registered P-256 key; stays here.
+            audience: The edge's address as the core has it, where that differs from ``edge_url``.
+            transport: Another one for tests.
+            now: Seconds since 1970.
+        """
+        self._client_id = client_id
+        self._key = private_key
+        self._audience = audience or edge_url
+        self._now = now
+        self._http = httpx.Client(base_url=edge_url, transport=transport, timeout=TIMEOUT_SECONDS, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    def create(
+        self,
+        documents: Sequence[NewDocument],
+        *,
+        citizen_nif: str,
+        level: str = "B-LTA",
+        algorithm: str = "ES256",
+        format: str = "pades",  # noqa: A002 - the word of the API
+        packaging: str = "enveloped",
+        return_url: str = "",
+        nonce: str = "",
+        idempotency_key: str | None = None,
+    ) -> Created:
+        """Open a transaction.
+
+        Args:
+            documents: One to a hundred.
+            citizen_nif: Who is to sign.
+            level: B-B, B-T, B-LT or B-LTA.
+            algorithm: ES256 or RS256.
+            format: ``pades``.
+            packaging: ``enveloped``.
+            return_url: One of those registered.
+            nonce: Comes back in the result token.
+            idempotency_key: The same key with the same content gets the same transaction; drawn if not given.
+        """
+        body = {
+            "documents": [{"title": document.title} for document in documents],
+            "level": level,
+            "algorithm": algorithm,
+            "format": format,
+            "packaging": packaging,
+            "citizen_nif": citizen_nif,
+            "return_url": return_url,
+            "nonce": nonce,
+        }
+        key = idempotency_key or secrets.token_hex(16)
+        answer = self._send("POST", "/v1/transactions", json=body, headers={"Idempotency-Key": key}).json()
+        return Created(id=answer["id"], review_url=answer["review_url"], link_token=answer["link_token"])
+
+    def upload(self, transaction_id: str, number: int, document: bytes | Path) -> dict[str, Any]:
+        """Upload document ``number``; a file is streamed.
+
+        Raises:
+            RubricaProblem: ``unsupported_document`` with a plain reason, and others.
+        """
+        path = f"/v1/transactions/{transaction_id}/documents/{number}"
+        headers = {"Content-Type": "application/pdf"}
+        answer: dict[str, Any] = send(
+            lambda: self._http.put(
+                path,
+                content=document if isinstance(document, bytes) else _chunks(document),
+                headers={**headers, **self._authorization()},
+            )
+        ).json()
+        return answer
+
+    def submit(self, transaction_id: str, *, idempotency_key: str | None = None) -> dict[str, Any]:
+        """Say that all documents are there."""
+        key = idempotency_key or secrets.token_hex(16)
+        answer: dict[str, Any] = self._send(
+            "POST", f"/v1/transactions/{transaction_id}/submit", headers={"Idempotency-Key": key}
+        ).json()
+        return answer
+
+    def status(self, transaction_id: str) -> dict[str, Any]:
+        """How far it is, and what is next."""
+        answer: dict[str, Any] = self._send("GET", f"/v1/transactions/{transaction_id}").json()
+        return answer
+
+    def collect(self, transaction_id: str, number: int) -> bytes:
+        """The signed document."""
+        content: bytes = self._send("GET", f"/v1/transactions/{transaction_id}/documents/{number}").content
+        return content
+
+    def original(self, transaction_id: str, number: int) -> bytes:
+        """The document as it was uploaded."""
+        content: bytes = self._send("GET", f"/v1/transactions/{transaction_id}/documents/{number}/original").content
+        return content
+
+    def receipt(self, transaction_id: str) -> str:
+        """The core's receipt, a compact JWS."""
+        text: str = self._send("GET", f"/v1/transactions/{transaction_id}/receipt").text
+        return text
+
+    def cancel(self, transaction_id: str) -> None:
+        """Give up before the citizen approves."""
+        self._send("DELETE", f"/v1/transactions/{transaction_id}")
+
+    def verify_result(
+        self, token: str, token_key: ec.EllipticCurvePublicKey | bytes, *, nonce: str = ""
+    ) -> dict[str, Any]:
+        """The claims of a result token made for this client.
+
+        Args:
+            token: From the return address or the status.
+            token_key: The core's public TOK key or its PEM, pinned.
+            nonce: The one given at creation.
+
+        Raises:
+            JWSInvalid: Not by that key, not a result, for someone else, another nonce, or over.
+        """
+        claims = jws.verify(token, pinned_key(token_key), kind="result+jwt")
+        if claims.get("aud") != self._client_id or claims.get("nonce") != nonce:
+            raise JWSInvalid("the result is not for this client and nonce")
+        expires = claims.get("exp")
+        if type(expires) is not int or expires <= self._now():
+            raise JWSInvalid("the result is over")
+        return claims
+
+    @staticmethod
+    def verify_receipt(receipt: str, token_key: ec.EllipticCurvePublicKey | bytes) -> dict[str, Any]:
+        """The claims of a receipt.
+
+        Raises:
+            JWSInvalid: Not a receipt by that key.
+        """
+        return jws.verify(receipt, pinned_key(token_key), kind="receipt+jwt")
+
+    def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        headers = request.pop("headers", {})
+        found: httpx.Response = send(
+            lambda: self._http.request(method, path, headers={**headers, **self._authorization()}, **request)
+        )
+        return found
+
+    def _authorization(self) -> dict[str, str]:
+        """A private_key_jwt (RFC 7523) that serves one request."""
+        issued = int(self._now())
+        claims = {
+            "iss": self._client_id,
+            "sub": self._client_id,
+            "aud": self._audience,
+            "iat": issued,
+            "exp": issued + ASSERTION_LIFE_SECONDS,
+            "jti": secrets.token_hex(16),
+        }
+        assertion = jws.sign({"kid": self._client_id, "typ": "JWT"}, claims, self._key)
+        return {"Authorization": f"Bearer {assertion}"}
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
