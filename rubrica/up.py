@@ -66,10 +66,7 @@ def initialise_tokens(generation: Generation) -> bool:
 
 
 class Supervisor:
-    """The five processes of one generation.
-
-    PKI and inbox come first, then the core, which needs them, then gate and edge, which need the core.
-    """
+    """The five processes of one generation."""
 
     def __init__(self, generation: Generation, sockets: Path, lock_descriptor: int, say: Say) -> None:
         """The lock on ``var/`` is inherited by every process: it counts as in use until the last has ended."""
@@ -80,7 +77,7 @@ class Supervisor:
         self._children: dict[str, Child] = {}
 
     async def start(self, *, owner: str) -> Running:
-        """Start everything, in order, and wait until all of it answers.
+        """Start everything and wait until all of it answers.
 
         Args:
             owner: The command that runs.
@@ -90,14 +87,18 @@ class Supervisor:
         """
         folder, url = self._generation.folder, self._generation.url
         self._write_settings()
-        await self._start_together(
-            pki=lambda: _answers(f"{url('pki')}/certs/ca.crt"), inbox=lambda: _answers(f"{url('inbox')}/messages.json")
+        # All at once, for most of the time goes into loading. Whoever needs another waits for it in its readiness; only
+        # the edge reads at its start what the PKI gives out.
+        outcomes = await asyncio.gather(
+            self._start("inbox", lambda: _answers(f"{url('inbox')}/messages.json")),
+            self._start("core", self._token_key_is_known),
+            self._start("gate", lambda: _answers(f"{url('gate')}/readyz")),
+            self._start_pki_and_edge(),
+            return_exceptions=True,
         )
-        await asyncio.to_thread(write_trust_anchors, folder / "trust", url("pki"))
-        await self._start_together(core=self._token_key_is_known)
-        await self._start_together(
-            gate=lambda: _answers(f"{url('gate')}/readyz"), edge=lambda: _answers(f"{url('edge')}/readyz")
-        )
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
         return Running(
             owner=owner,
             pid=os.getpid(),
@@ -120,23 +121,23 @@ class Supervisor:
             children = [self._children.pop(name) for name in group if name in self._children]
             await asyncio.gather(*(child.stop(within_seconds=left) for child in children))
 
-    async def _start_together(self, **ready: Callable[[], Awaitable[bool]]) -> None:
-        for name, answers in ready.items():
-            bound = self._generation.sockets.get(name)
-            spec = ChildSpec(
-                name=name,
-                command=(sys.executable, "-m", "rubrica", name, "--config", str(self._settings(name))),
-                log=self._generation.folder / "log" / f"{name}.log",
-                ready=answers,
-                descriptors=(self._lock_descriptor, *(() if bound is None else (bound.fileno(),))),
-            )
-            self._children[name] = Child(spec, report=self._say)
-        outcomes = await asyncio.gather(
-            *(self._children[name].start(within_seconds=START_SECONDS) for name in ready), return_exceptions=True
+    async def _start_pki_and_edge(self) -> None:
+        url = self._generation.url
+        await self._start("pki", lambda: _answers(f"{url('pki')}/certs/ca.crt"))
+        await asyncio.to_thread(write_trust_anchors, self._generation.folder / "trust", url("pki"))
+        await self._start("edge", lambda: _answers(f"{url('edge')}/readyz"))
+
+    async def _start(self, name: str, ready: Callable[[], Awaitable[bool]]) -> None:
+        bound = self._generation.sockets.get(name)
+        spec = ChildSpec(
+            name=name,
+            command=(sys.executable, "-m", "rubrica", name, "--config", str(self._settings(name))),
+            log=self._generation.folder / "log" / f"{name}.log",
+            ready=ready,
+            descriptors=(self._lock_descriptor, *(() if bound is None else (bound.fileno(),))),
         )
-        for outcome in outcomes:
-            if outcome is not None:
-                raise outcome
+        self._children[name] = Child(spec, report=self._say)
+        await self._children[name].start(within_seconds=START_SECONDS)
 
     async def _token_key_is_known(self) -> bool:
         async with grpc.aio.insecure_channel(f"unix:{self._sockets / 'operator.sock'}") as channel:
