@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pkcs11
@@ -18,13 +20,25 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap_with_padding
 from pkcs11 import Attribute, Mechanism, ObjectClass
+from pkcs11.constants import DEFAULT
 
+from domain.algorithms import KeyType
 from hsm import keymaking
 from hsm import token as token_module
 from hsm.cryptoki import Cryptoki
 from hsm.errors import InventoryMismatch
-from hsm.inventory import KEY_WRAP, P256_PARAMETERS, KeySpec, ObjectSpec, Template, audit, keys_of, to_pkcs11
-from hsm.keys import Inventory, WrappingKey
+from hsm.inventory import (
+    KEY_WRAP,
+    P256_PARAMETERS,
+    KeySpec,
+    ObjectSpec,
+    Template,
+    audit,
+    keys_of,
+    to_pkcs11,
+    unwrap_template,
+)
+from hsm.keys import Inventory, SealingKey, WrappingKey
 from hsm.settings import TokenSettings
 from hsm.token import Token, log_in
 
@@ -115,10 +129,10 @@ def audit_every_loosened_attribute(settings: TokenSettings, inventory: str) -> d
     found: dict[str, list[str]] = {}
     for spec in keys:
         for position, item in enumerate(spec.objects):
-            for attribute, value in _loosened(item.template):
+            for number, (attribute, value) in enumerate(_loosened(item.template)):
                 for old in session.get_objects({Attribute.LABEL: spec.label}):
                     old.destroy()
-                case = f"{spec.label} {item.object_class.name} {attribute.name}"
+                case = f"{spec.label} {item.object_class.name} {attribute.name} {number}"
                 try:
                     _make_changed(session, spec, {attribute: value}, position=position)
                 except pkcs11.PKCS11Error as exc:
@@ -134,7 +148,7 @@ def audit_every_loosened_attribute(settings: TokenSettings, inventory: str) -> d
 
 def connect_without_audit(settings: TokenSettings) -> str:
     """Start with an audit that sees nothing: what the proof by an evil unwrap says then."""
-    token_module.audit = lambda *_: []
+    setattr(token_module, "audit", lambda *_: [])  # noqa: B010 - patched on purpose
     try:
         Token.connect(settings, Inventory.CORE).close()
     except InventoryMismatch as exc:
@@ -149,26 +163,23 @@ def evil_unwraps(settings: TokenSettings) -> dict[str, str]:
     token.check()
     outcome: dict[str, str] = {}
     for kek in WrappingKey:
-        pair = token.generate(kek, token_module.KeyType.P256)
+        pair = token.generate(kek, KeyType.P256)
         wrapping_key = token._key(kek, ObjectClass.SECRET_KEY, None)
         honest = {
-            **token_module.unwrap_template(kek),
-            **dict.fromkeys((Attribute.ENCRYPT, Attribute.VERIFY, Attribute.WRAP), token_module.DEFAULT),
+            **unwrap_template(kek),
+            **dict.fromkeys((Attribute.ENCRYPT, Attribute.VERIFY, Attribute.WRAP), DEFAULT),
         }
-
-        def unwrap(template: Mapping[Attribute, Any], of: Any = wrapping_key, blob: bytes = pair.wrapped) -> Any:
-            return of.unwrap_key(
-                ObjectClass.PRIVATE_KEY, pkcs11.KeyType.EC, blob, mechanism=KEY_WRAP, template=dict(template)
-            )
-
-        for attribute, right in token_module.unwrap_template(kek).items():
-            changed = {**honest, attribute: not right}
-            outcome[f"{kek} {attribute.name}"] = _attempt(lambda changed=changed, unwrap=unwrap: unwrap(changed))
-        key = unwrap(honest)
-        outcome[f"{kek} wrap again"] = _attempt(lambda of=wrapping_key, key=key: of.wrap_key(key, mechanism=KEY_WRAP))
-        outcome[f"{kek} read"] = _attempt(lambda key=key: key[Attribute.VALUE])
-        outcome[f"{kek} loosen"] = _attempt(lambda of=wrapping_key: of.__setitem__(Attribute.DECRYPT, True))
-        outcome[f"{kek} copy"] = _attempt(lambda of=wrapping_key: of.copy({Attribute.DECRYPT: True}))
+        unwrap = partial(
+            wrapping_key.unwrap_key, ObjectClass.PRIVATE_KEY, pkcs11.KeyType.EC, pair.wrapped, mechanism=KEY_WRAP
+        )
+        for attribute, right in unwrap_template(kek).items():
+            evil = {**honest, attribute: not right}
+            outcome[f"{kek} {attribute.name}"] = _attempt(partial(unwrap, template=evil))
+        key = unwrap(template=honest)
+        outcome[f"{kek} wrap again"] = _attempt(partial(wrapping_key.wrap_key, key, mechanism=KEY_WRAP))
+        outcome[f"{kek} read"] = _attempt(partial(key.__getitem__, Attribute.VALUE))
+        outcome[f"{kek} loosen"] = _attempt(partial(wrapping_key.__setitem__, Attribute.DECRYPT, True))  # noqa: FBT003 - a value
+        outcome[f"{kek} copy"] = _attempt(partial(wrapping_key.copy, {Attribute.DECRYPT: True}))
     token.close()
     return outcome
 
@@ -179,14 +190,14 @@ def against_cryptography(settings: TokenSettings) -> dict[str, bool]:
     known = bytes(range(32))
     outcome: dict[str, bool] = {}
 
-    mac_key = session.create_object(_known(known, pkcs11.KeyType.GENERIC_SECRET, Attribute.SIGN))
+    mac_key: Any = session.create_object(_known(known, pkcs11.KeyType.GENERIC_SECRET, Attribute.SIGN))
     reference = hmac.HMAC(known, hashes.SHA256())
     reference.update(b"message")
     outcome["HMAC-SHA256"] = reference.finalize() == mac_key.sign(b"message", mechanism=Mechanism.SHA256_HMAC)
 
     sealing_key = session.create_object(_known(known, pkcs11.KeyType.AES, Attribute.ENCRYPT, Attribute.DECRYPT))
     token = Token(session, Cryptoki(settings.module), Inventory.CORE, settings.module)
-    token._versions = {token_module.SealingKey.COLUMNS: 1}
+    token._versions = {SealingKey.COLUMNS: 1}
     token._keys = {("K_col_1", ObjectClass.SECRET_KEY): sealing_key}
     sealed = token.seal(b"plaintext", b"column")
     outcome["GCM seal"] = AESGCM(known).decrypt(sealed[:12], sealed[12:], b"column") == b"plaintext"
@@ -196,7 +207,7 @@ def against_cryptography(settings: TokenSettings) -> dict[str, bool]:
     token._versions[WrappingKey.CITIZEN] = 1
     kek = session.create_object(_known(known, pkcs11.KeyType.AES, Attribute.WRAP, Attribute.UNWRAP))
     token._keys["KEK_1", ObjectClass.SECRET_KEY] = kek
-    for key_type in token_module.KeyType:
+    for key_type in KeyType:
         pair = token.generate(WrappingKey.CITIZEN, key_type)
         unwrapped = aes_key_unwrap_with_padding(known, pair.wrapped)
         # SoftHSM fills with zeros up to eight bytes before it wraps; the DER ends before them.
@@ -220,7 +231,7 @@ def against_cryptography(settings: TokenSettings) -> dict[str, bool]:
     rfc_kek = bytes.fromhex("5840df6e29b02af1ab493b705bf16ea1ae8338f4dcc176a8")
     rfc_key = bytes.fromhex("c37b7e6492584340bed12207808941155068f738")
     rfc_wrapped = bytes.fromhex("138bdeaa9b8fa7fc61f97742e72248ee5ae6ae5360d1ae6a5f54f373fa543b6a")
-    wrapper = session.create_object(_known(rfc_kek, pkcs11.KeyType.AES, Attribute.WRAP, Attribute.UNWRAP))
+    wrapper: Any = session.create_object(_known(rfc_kek, pkcs11.KeyType.AES, Attribute.WRAP, Attribute.UNWRAP))
     readable = {Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True}
     unwrapped_key = wrapper.unwrap_key(
         ObjectClass.SECRET_KEY, pkcs11.KeyType.GENERIC_SECRET, rfc_wrapped, mechanism=KEY_WRAP, template=readable
@@ -247,12 +258,12 @@ def ceremony_killed_after(settings: TokenSettings, keys_made: int) -> None:
 def token_making_killed(settings: TokenSettings) -> None:
     """The making of a token that is killed between the token and its user PIN."""
 
-    def die(_: Any) -> str:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return ""
+    def read_pin_or_die(path: Path) -> str:
+        if path.suffix != ".so":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return token_module.read_pin(path)
 
-    read_pin = keymaking.read_pin
-    keymaking.read_pin = lambda path: read_pin(path) if path.suffix == ".so" else die(path)
+    setattr(keymaking, "read_pin", read_pin_or_die)  # noqa: B010 - patched on purpose
     keymaking.initialise_token(settings)
 
 

@@ -86,7 +86,7 @@ def test_killed_ceremony_is_refused_and_says_what_to_do(tmp_path: Path, keys_mad
     else:
         assert report.state is TokenState.REFUSED
         assert "TOK_1 (private key): missing" in report.findings
-        with pytest.raises(InventoryMismatch, match="interrupted.*begin again with `rubrica hsm init`") as refused:
+        with pytest.raises(InventoryMismatch, match=r"interrupted.*begin again with `rubrica hsm init`") as refused:
             initialise(settings, Inventory.CORE)
         assert str(settings.pin_file.parent / "tokens") in str(refused.value)
         shutil.rmtree(settings.pin_file.parent / "tokens")
