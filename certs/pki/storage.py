@@ -56,7 +56,6 @@ class Entry:
 
     serial: int
     role: str
-    idempotency_key: str | None
     certificate: bytes
     """DER."""
     revoked_at: datetime | None
@@ -214,7 +213,6 @@ def _entry(row: sa.Row[Any]) -> Entry:
     return Entry(
         serial=int(row.serial, 16),
         role=row.role,
-        idempotency_key=row.idempotency_key,
         certificate=row.certificate,
         revoked_at=None if row.revoked_at is None else _moment(row.revoked_at),
         reason=None if row.reason is None else RevocationReason(row.reason),

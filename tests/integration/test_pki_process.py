@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import secrets
 import signal
 import socket
@@ -261,6 +262,17 @@ async def test_refusals_reach_the_core_as_the_issuers(issuer: HTTPIssuer) -> Non
         await issuer.issue(a_csr(key), neighbour, idempotency_key="forged")
     with pytest.raises(IssuerUnavailable, match="not_found"):
         await issuer.revoke(1, RevocationReason.SUPERSEDED)
+
+
+async def test_no_name_and_no_nif_in_the_log_at_debug_level(pki: RunningPKI, issuer: HTTPIssuer) -> None:
+    _, certificate = await certify(issuer)
+    with pytest.raises(IssuerUnavailable):
+        await issuer.issue(b"garbage", DEMO_CITIZEN, idempotency_key="garbage")
+    log = pki.log.read_text()
+    assert f"{certificate.serial_number:x}" in log
+    for personal in (DEMO_CITIZEN.nif, DEMO_CITIZEN.given_name, DEMO_CITIZEN.first_surname):
+        assert personal not in log
+        assert json.dumps(personal)[1:-1] not in log
 
 
 def test_the_issuing_face_is_closed_to_others(pki: RunningPKI) -> None:

@@ -227,7 +227,7 @@ def running_pki(folder: Path, token: TokenSettings, listening: socket.socket | N
     """
     with listening or socket.create_server(("127.0.0.1", 0)) as public:
         public_url = f"http://127.0.0.1:{public.getsockname()[1]}"
-        config = write_pki_settings(folder, token, public_url, listen_fd=public.fileno())
+        config = write_pki_settings(folder, token, public_url, listen_fd=public.fileno(), log_level="debug")
         log = folder / "pki.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
