@@ -48,13 +48,15 @@ _FORBIDDEN = (
     *("keyctl", "add_key", "request_key", "personality", "shmget", "msgget", "semget", "mq_open"),
 )
 
+_PRELOADED = ("pyhanko.pdf_utils", "pyhanko.sign", "pyhanko_certvalidator", "asn1crypto", "cryptography", "documents")
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one child may use."""
 
-    memory_bytes: int = 768 * 1024 * 1024
-    """Address space (RLIMIT_AS), of which the loaded parsers take some 250 MiB."""
+    memory_bytes: int = 512 * 1024 * 1024
+    """Address space (RLIMIT_AS), of which the loaded parsers take some 100 MiB."""
     cpu_seconds: int = 20
     file_bytes: int = 128 * 1024 * 1024
     """Largest file that it may leave behind."""
@@ -103,7 +105,7 @@ def serve(control: socket.socket, jobs: ModuleType) -> None:
 
 def preload() -> None:
     """Import all that the parsers would import on their way, since a child can open no file."""
-    for root in ("pyhanko.pdf_utils", "pyhanko.sign", "pyhanko_certvalidator", "asn1crypto", "documents"):
+    for root in _PRELOADED:
         package = importlib.import_module(root)
         for found in pkgutil.walk_packages(package.__path__, f"{root}.", onerror=lambda _name: None):
             if not found.name.endswith("__main__") and found.name != __spec__.name:

@@ -77,6 +77,7 @@ def open_for_update(document: BinaryIO) -> IncrementalPdfFileWriter:
             raise UnsupportedDocument(BROKEN) from error
         if writer.prev.encrypted:
             _unlock(writer)
+        _number_behind_all_objects(writer)
         return writer
 
 
@@ -148,6 +149,18 @@ def check_signable(writer: IncrementalPdfFileWriter) -> None:
                 "the PDF is certified or locked against any change, so a further signature would break it; "
                 "please ask its author for a version that may be signed"
             )
+
+
+def _number_behind_all_objects(writer: IncrementalPdfFileWriter) -> None:
+    """Keep new objects off the numbers of old ones; pdfunite writes a /Size below its highest, which pyHanko believes."""
+    xrefs = writer.prev.xrefs
+    numbers = {writer._lastobj_id}  # noqa: SLF001 - there is no other way to ask or tell it
+    for revision in range(xrefs.total_revisions):
+        data = xrefs.get_xref_data(revision)
+        sections = [data] if data.hybrid is None else [data, data.hybrid.xref_data]
+        for section in sections:
+            numbers.update(number for number, _ in section.explicit_refs_in_revision)
+    writer._lastobj_id = max(numbers)  # noqa: SLF001
 
 
 def _unlock(writer: IncrementalPdfFileWriter) -> None:
