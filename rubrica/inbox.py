@@ -1,17 +1,15 @@
 """The development inbox's process: a file and a page."""
 
-import socket
+import asyncio
 from pathlib import Path
 
 import structlog
-import uvicorn
 
 from authn.messages.inbox.app import create_app
 from authn.messages.inbox.store import InboxStore
 from domain.clock import SystemClock
+from rubrica.serving import configure_logs, listening_socket, serve_together
 from rubrica.settings.inbox import InboxSettings
-
-STOP_SECONDS = 5
 
 log = structlog.get_logger()
 
@@ -25,21 +23,13 @@ def run(settings_path: Path | None) -> None:
         OSError: The address or the file cannot be used.
     """
     settings = InboxSettings.load(settings_path)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(settings.log_level))
+    configure_logs(settings.log_level)
     store = InboxStore(settings.file, SystemClock())
     try:
-        config = uvicorn.Config(
-            create_app(store),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            # Addresses asked for hold telephone numbers.
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=STOP_SECONDS,
-        )
-        log.warning("development inbox: every SMS is written to a file and shown on a page", file=str(settings.file))
-        inherited = [] if settings.listen_fd is None else [socket.socket(fileno=settings.listen_fd)]
-        uvicorn.Server(config).run(inherited or None)
+        with listening_socket(settings.host, settings.port, settings.listen_fd) as listening:
+            log.warning(
+                "development inbox: every SMS is written to a file and shown on a page", file=str(settings.file)
+            )
+            asyncio.run(serve_together([(create_app(store), listening)]))
     finally:
         store.close()
