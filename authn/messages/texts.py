@@ -80,7 +80,7 @@ class _Phrases:
     change: str
     phone_changed_old: str
     phone_changed_new: str
-    password_changed: str
+    changed: str
     blocked: str
 
 
@@ -96,7 +96,7 @@ _PHRASES = {
         "llame ya a su oficina de registro.",
         phone_changed_new="{service}: su firma usa desde ahora este telefono. Si no lo ha pedido, "
         "llame ya a su oficina de registro.",
-        password_changed="{service}: su contraseña ha cambiado. Si no ha sido usted, llame ya a su oficina de registro.",
+        changed="{service}: su contraseña ha cambiado. Si no ha sido usted, llame ya a su oficina de registro.",
         blocked="{service}: demasiados fallos de contraseña o codigo. Su firma queda bloqueada {minutes} min. "
         "Si no era usted, cambie su contraseña.",
     ),
@@ -111,7 +111,7 @@ _PHRASES = {
         "call your registry office now.",
         phone_changed_new="{service}: your signature uses this phone from now on. If you did not ask for it, "
         "call your registry office now.",
-        password_changed="{service}: your password has changed. If it was not you, call your registry office now.",
+        changed="{service}: your password has changed. If it was not you, call your registry office now.",
         blocked="{service}: too many wrong passwords or codes. Your signature is blocked for {minutes} min. "
         "If it was not you, change your password.",
     ),
@@ -139,7 +139,7 @@ class SMSTexts:
         notices = (
             self._phrases.phone_changed_old,
             self._phrases.phone_changed_new,
-            self._phrases.password_changed,
+            self._phrases.changed,
             self._phrases.blocked,
         )
         if (
@@ -188,7 +188,7 @@ class SMSTexts:
 
     def password_changed(self) -> str:
         """Notice of a new password."""
-        return self._phrases.password_changed.format(service=self._service)
+        return self._phrases.changed.format(service=self._service)
 
     def blocked(self, *, minutes: int) -> str:
         """Notice of a block after too many failures."""

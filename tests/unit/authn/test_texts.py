@@ -136,8 +136,13 @@ def test_codes_for_passwords_and_notices_fit_one_part(language: Language) -> Non
         written.activation(reference="KXTRAB", otp="042137", minutes=5),
         written.password_change(reference="KXTRAB", otp="042137", minutes=5),
     ]
-    notices = [written.phone_changed_old(), written.phone_changed_new(), written.blocked(minutes=15)]
-    assert len({*codes, *notices}) == 5
+    notices = [
+        written.phone_changed_old(),
+        written.phone_changed_new(),
+        written.password_changed(),
+        written.blocked(minutes=15),
+    ]
+    assert len({*codes, *notices}) == 6
     for text in codes:
         assert text.endswith(f"\n@{HOST} #042137")
         assert "KXTRAB" in text
