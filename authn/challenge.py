@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from audit.log import Event, EventTag, Log
 from audit.types import UTCDateTime
 from authn.envelope import Envelope, EnvelopeContext, OpenedEnvelope, open_message
 from authn.tables import metadata
@@ -85,11 +86,12 @@ class Challenges:
     """Gives out challenges and opens what was sealed to them."""
 
     def __init__(
-        self, engine: AsyncEngine, vault: Vault, clock: Clock, randomness: Randomness = secrets.token_bytes
+        self, engine: AsyncEngine, vault: Vault, clock: Clock, log: Log, randomness: Randomness = secrets.token_bytes
     ) -> None:
         self._engine = engine
         self._vault = vault
         self._clock = clock
+        self._log = log
         self._randomness = randomness
         self._known: dict[str, _SAPKey] = {}
         self._lock = asyncio.Lock()
@@ -116,9 +118,12 @@ class Challenges:
             raise RequestExpired("the challenge has expired; take a fresh one")
         try:
             dh = await self._vault.agree(key.wrapped, envelope.enc, kek_version=key.kek_version)
-        except (ValueError, HSMRefused):
+            return open_message(dh, envelope, key.point, context)
+        except (MalformedRequest, ValueError, HSMRefused):
+            facts = {"reason": "envelope", "purpose": context.purpose.value, "cid": context.challenge_id}
+            async with self._engine.begin() as connection:
+                await self._log.append(connection, Event(tag=EventTag.REFUSED, facts=facts))
             raise MalformedRequest("the sealed message does not belong to this step") from None
-        return open_message(dh, envelope, key.point, context)
 
     async def spend(self, connection: AsyncConnection, envelope: Envelope) -> None:
         """Use the nonce up, within the commit that reserves the attempt.

@@ -184,7 +184,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
         id=WEB, name=settings.service_name, rights=frozenset({Right.SIGN}), return_urls=settings.edge_addresses
     )
     callers = CallerRegister(columns, clock, leaves, web=web, plain_http=settings.profile == "development")
-    challenges = Challenges(engine, vault, clock)
+    challenges = Challenges(engine, vault, clock, leaves)
     stretcher = Stretcher(queue_limit=settings.argon2_queue_limit)
     factors = PasswordFactors(vault, stretcher, clock)
     otp = OTPChallenges(engine, vault, challenges, factors, leaves, clock)

@@ -1,8 +1,8 @@
 """The password factor: a row that holds the sealed vault secret V, and the counters that guard it.
 
 V opens the citizen's keys; the password and the HSM's pepper open V. There is no hash to compare a password with: a
-wrong one fails at the tag of V's seal. Strangers, unknown citizens and blocked ones are served from decoy rows, at the same
-cost.
+wrong one fails at the tag of V's seal. Strangers, unknown citizens and blocked ones are served from decoy rows, at the
+same cost.
 """
 
 import secrets

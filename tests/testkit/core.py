@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from audit.log import log_pending
 from authn.challenge import Challenge
 from authn.envelope import Envelope, EnvelopeContext, EnvelopePurpose
+from authn.messages.outbox import MessageState, message
 from authn.otp.challenges import Begun
 from authn.sealing import Label, kdf, unseal
 from certs.issuer import CitizenSubject, IssuedCertificate, RevocationReason
@@ -167,12 +168,12 @@ class Played:
         return await self.core.challenges.mint()
 
     async def otp(self, challenge_id: str) -> str:
-        """Wait for the SMS of a challenge and read its code."""
-        for _ in range(500):
-            if challenge_id in self.phone.messages:
-                return self.phone.code(challenge_id)
+        """The code in the SMS of a challenge, once the outbox has nothing left to hand over."""
+        while challenge_id not in self.phone.messages:
+            if MessageState.WAITING.value not in {row["state"] for row in await self.rows(message)}:
+                raise AssertionError("no SMS came")
             await asyncio.sleep(0.01)
-        raise AssertionError("no SMS came")
+        return self.phone.code(challenge_id)
 
     async def stage(self, documents: int = 1, *, key_type: KeyType = KeyType.P256, **changes: object) -> StagedRequest:
         """Stage documents as an edge does."""
@@ -296,6 +297,7 @@ async def playing(
     clock: Clock | None = None,
     pki: InMemoryPKI | None = None,
     phone: Phone | None = None,
+    sending: bool = True,
     **settings: object,
 ) -> AsyncIterator[Played]:
     """Wire a core over SQLite in ``folder`` (a second time: the same database) and run its outbox."""
@@ -309,12 +311,13 @@ async def playing(
     try:
         outside = CoreOutside(engine=engine, vault=vault, clock=clock or SystemClock(), issuer=issuer, gateway=phone)
         core = await wire(chosen, outside)
-        sending = asyncio.create_task(core.sender.run())
+        tasks = [asyncio.create_task(core.sender.run())] if sending else []
         try:
             yield Played(core, phone, issuer, pki, vault)
         finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             core.stretcher.close()
     finally:
         await engine.dispose()

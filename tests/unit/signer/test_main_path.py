@@ -4,11 +4,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from domain import jws
 from domain.errors import FactorMismatch
 from hsm.keys import SigningKey
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 from tests.testkit.core import playing
 
 
@@ -27,12 +27,12 @@ async def test_a_citizen_signs_with_password_and_sms(tmp_path):
         receipt = jws.verify(signed.receipt, key)
         assert staged.list_sha256().hex() == receipt["list_sha256"]
         assert [leaf["tag"] for leaf in await played.leaves()][-4:] == ["INTENT", "INTENT", "COMPLETE", "COMPLETE"]
-        assert 1 == played.issuer.issued
+        assert played.issuer.issued == 1
         # The second time the certificate is there, so item 0 is skipped.
         _, sad = await played.approved()
         again = await played.sign(sad)
-        assert ["SKIPPED", "SIGNED"] == [item.state for item in again.items]
-        assert 1 == played.issuer.issued
+        assert [item.state for item in again.items] == ["SKIPPED", "SIGNED"]
+        assert played.issuer.issued == 1
 
 
 async def test_a_wrong_code_is_refused_and_three_of_them_end_the_challenge(tmp_path):
@@ -47,5 +47,5 @@ async def test_a_wrong_code_is_refused_and_three_of_them_end_the_challenge(tmp_p
                 await played.complete(staged, begun, wrong)
         with pytest.raises(FactorMismatch):
             await played.complete(staged, begun, right)
-        assert 3 == len([leaf for leaf in await played.leaves("AUTH_FAIL") if leaf["facts"]["factor"] == "otp"])
-        assert [] == await played.leaves("INTENT")
+        assert len([leaf for leaf in await played.leaves("AUTH_FAIL") if leaf["facts"]["factor"] == "otp"]) == 3
+        assert await played.leaves("INTENT") == []

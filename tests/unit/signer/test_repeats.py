@@ -1,0 +1,124 @@
+"""Losing an answer and asking again gives the same answer, and never a second SMS, certificate or signature."""
+
+import asyncio
+
+import pytest
+
+from domain.errors import Busy, FactorMismatch, IdempotencyConflict, IssuerUnavailable
+from signer import tables
+from tests.testkit.core import code_of, playing
+
+
+@pytest.fixture
+async def played(tmp_path):
+    async with playing(tmp_path) as played:
+        await played.activate(await played.register())
+        yield played
+
+
+async def test_stage_again(played):
+    staged = await played.stage(idempotency_key="key-1")
+    assert staged == await played.stage(idempotency_key="key-1")
+    with pytest.raises(IdempotencyConflict):
+        await played.stage(2, idempotency_key="key-1")
+    assert len(await played.rows(tables.request)) == 1
+
+
+async def test_begin_again(played):
+    staged = await played.stage()
+    envelope = await played.password_envelope(staged)
+    begin = played.core.activation.begin
+    answers = await asyncio.gather(*(begin(staged.id, "12345678Z", envelope) for _ in range(10)))
+    assert len(set(answers)) == 1
+    await played.otp(answers[0].challenge_id)
+    assert answers[0] == await begin(staged.id, "12345678Z", envelope)
+    assert played.phone.handed_over == 2  # activation's and this one
+    assert len([leaf for leaf in await played.leaves("OTP_SENT") if leaf["facts"]["purpose"] == "sign"]) == 1
+
+
+async def test_a_wrong_password_sent_ten_times_is_one_attempt(played):
+    staged = await played.stage()
+    envelope = await played.password_envelope(staged, password="Equivocada-9")
+    await asyncio.gather(*(played.core.activation.begin(staged.id, "12345678Z", envelope) for _ in range(10)))
+    assert len(await played.leaves("AUTH_FAIL")) == 1
+
+
+async def test_complete_again(played):
+    staged = await played.stage()
+    begun = await played.begin(staged)
+    envelope = await played.otp_envelope(staged, begun, await played.otp(begun.challenge_id))
+    complete = played.core.activation.complete
+    urls = await asyncio.gather(*(complete(begun.challenge_id, envelope) for _ in range(10)))
+    assert len(set(urls)) == 1
+    assert len(await played.rows(tables.approval)) == 1
+    # Another envelope with the same right code is not the lost answer: the code was used.
+    another = await played.otp_envelope(staged, begun, await played.otp(begun.challenge_id))
+    with pytest.raises(FactorMismatch):
+        await complete(begun.challenge_id, another)
+    assert code_of(urls[0])
+
+
+async def test_redeem_and_sign_again(played):
+    staged, code = await played.approve(3)
+    sads = await asyncio.gather(*(played.redeem(staged, code) for _ in range(10)))
+    assert len(set(sads)) == 1
+    answers = await asyncio.gather(*(played.sign(sads[0], (0, 1, 2, 3)) for _ in range(10)))
+    assert all(answer == answers[0] for answer in answers)
+    assert answers[0].receipt
+    assert played.issuer.issued == 1
+    assert len(await played.leaves("COMPLETE")) == 3
+    assert sads[0] == await played.redeem(staged, code)
+
+
+async def test_item_by_item(played):
+    _, sad = await played.approved(3)
+    first = await played.sign(sad, (1,))
+    assert first.receipt == ""
+    second = await played.sign(sad, (2, 1))
+    assert first.items[0] == second.items[1]
+    last = await played.sign(sad, (3, 0))
+    assert last.receipt
+    assert last == await played.sign(sad, (3, 0))
+
+
+async def test_an_issuer_that_is_down_costs_nothing(played):
+    _, sad = await played.approved()
+    played.issuer.fault = IssuerUnavailable("the certification authority does not answer")
+    for _ in range(3):
+        with pytest.raises(IssuerUnavailable):
+            await played.sign(sad)
+    assert [leaf["facts"]["reason"] for leaf in await played.leaves("ABORTED")] == ["ca_unavailable"] * 3
+    played.issuer.fault = None
+    signed = await played.sign(sad)
+    assert [item.state for item in signed.items] == ["SIGNED", "SIGNED"]
+    # One signature over the certificate request, kept over the failures.
+    assert played.vault.calls["sign"] == 2
+    assert played.issuer.issued == 1
+
+
+async def test_whoever_hangs_up_loses_nothing(played):
+    _, sad = await played.approved()
+    played.issuer.before_answer = asyncio.Event()
+    asking = asyncio.create_task(played.sign(sad))
+    while not played.issuer.issued:
+        await asyncio.sleep(0.01)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    played.issuer.before_answer.set()
+    signed = await played.sign(sad)
+    assert signed.receipt
+    assert played.issuer.issued == 1
+    assert len(await played.leaves("COMPLETE")) == 1
+
+
+async def test_a_full_queue_costs_no_attempt(tmp_path):
+    async with playing(tmp_path, argon2_queue_limit=1) as played:
+        await played.activate(await played.register())
+        stagings = [await played.stage() for _ in range(6)]
+        answers = await asyncio.gather(*(played.begin(staged) for staged in stagings), return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, Busy)]
+        assert refused
+        assert all(error.retry_after_seconds for error in refused)
+        assert 6 - len(refused) == len(await played.leaves("OTP_SENT")) - 1
+        assert await played.leaves("AUTH_FAIL") == []
