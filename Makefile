@@ -24,6 +24,7 @@ provision: # what the running service needs
 
 .PHONY: demo
 # The texts go through the environment as they were typed: no shell and no make looks into a file's name.
+demo: export RUBRICA_DEMO_STARTED := $(shell date +%s.%N)
 demo: export RUBRICA_DEMO_SIGN := $(value SIGN)
 demo: export RUBRICA_DEMO_OUT := $(value OUT)
 demo: export RUBRICA_DEMO_LEVEL := $(value LEVEL)

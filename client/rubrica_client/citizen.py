@@ -79,6 +79,8 @@ class CitizenBrowser:
             follow_redirects=False,
             cookies=CookieJar(_BrowserPolicy()),
         )
+        # httpx copies the jar for each request and drops its policy on the way, so we ask the jar itself once more.
+        self._http.event_hooks = {"request": [self._http.cookies.set_cookie_header]}
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,426 @@
+"""Lets a citizen sign one document, from registration to validation, as a browser and an agency would over HTTP."""
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from rich.console import Console
+
+from authn.client import RegistryClient
+from certs.pki.trust import write_trust_anchors
+from documents.model import Level
+from domain.algorithms import SignatureAlgorithm
+from domain.assurance import RegistrationLevel
+from domain.clock import SystemClock
+from domain.errors import AlgorithmNotAllowed, RubricaError
+from domain.items import Packaging, SignatureFormat
+from rubrica.children import StartFailed
+from rubrica.phone import NoMessage, Phone
+from rubrica.state import Running, operator_channel, var_folder, write_atomically
+from rubrica.up import end_on_signals, keep_loopback_direct, owning, supervised
+from rubrica_client import (
+    AgencyClient,
+    CitizenBrowser,
+    GateClient,
+    JWSInvalid,
+    NewDocument,
+    RubricaProblem,
+    StatementInvalid,
+)
+
+if TYPE_CHECKING:
+    from documents.model import SignatureReport
+
+SIGNING_SECONDS = 120.0
+RETURN_URL = "https://sede.example/vuelta"
+_NIF_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
+"""Real Decreto 1553/2005 art. 11: the letter is the number modulo 23."""
+_DONE = frozenset({"DONE", "FAILED", "CANCELLED", "EXPIRED"})
+
+
+class Refused(Exception):
+    """The demo cannot go on; the text is one plain sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be signed, and how; checked."""
+
+    document: Path | None
+    """``None``: a sample of our own."""
+    output: Path | None
+    """``None``: in the folder of this run."""
+    level: Level
+    format: SignatureFormat
+    algorithm: SignatureAlgorithm
+
+    @classmethod
+    def parse(cls, *, sign: str, out: str, level: str, format_name: str, algorithm: str) -> "Order":
+        """Check what was asked for.
+
+        Raises:
+            Refused: Something is none of ours.
+        """
+        if level not in set(Level):
+            raise Refused(f"the level must be one of {', '.join(Level)}, not '{level}'")
+        if format_name not in set(SignatureFormat):
+            raise Refused(f"the format must be one of {', '.join(SignatureFormat)}, not '{format_name}'")
+        try:
+            chosen = SignatureAlgorithm.parse(algorithm)
+        except AlgorithmNotAllowed as error:
+            raise Refused(f"{error.public_detail}, not '{algorithm}'") from None
+        document = Path(sign).absolute() if sign else None
+        output = Path(out).absolute() if out else None
+        if document is not None:
+            _check_readable(document)
+        if output is not None and output.is_dir():
+            raise Refused(f"{out} is a folder; name a file for the signed document")
+        if output is not None and document is not None and output.exists() and output.samefile(document):
+            raise Refused("the signed file must not replace the document")
+        return cls(document, output, Level(level), SignatureFormat(format_name), chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Citizen:
+    """Somebody who does not exist."""
+
+    nif: str = field(repr=False)
+    phone: str = field(repr=False)
+    email: str = field(repr=False)
+    password: str = field(repr=False)
+
+    @classmethod
+    def draw(cls) -> "Citizen":
+        """A new one with a valid NIF and a valid mobile number."""
+        number = secrets.randbelow(10**8)
+        return cls(
+            nif=f"{number:08d}{_NIF_LETTERS[number % 23]}",
+            phone=f"+346{secrets.randbelow(10**8):08d}",
+            email=f"ana.{secrets.token_hex(4)}@example.org",
+            password=secrets.token_urlsafe(18),
+        )
+
+
+class Steps:
+    """Prints a line for each step that is over, with the seconds it took."""
+
+    def __init__(self, started: float) -> None:
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._started = self._last = started
+
+    @property
+    def seconds(self) -> float:
+        """Since the command was given."""
+        return time.time() - self._started
+
+    def done(self, what: str) -> None:
+        """The step is over."""
+        now = time.time()
+        self._console.print(f"[dim]{now - self._last:7.2f} s[/]  {_plain(what)}")
+        self._last = now
+
+    def show(self, line: str) -> None:
+        """A line that is no step."""
+        self._console.print(line, markup=False)
+
+
+def main(*, sign: str, out: str, level: str, format_name: str, algorithm: str) -> int:
+    """Run the demo; 0 only if the signature validates."""
+    keep_loopback_direct()
+    # Make gives the time at which it was called, so that provisioning counts.
+    steps = Steps(float(os.environ.get("RUBRICA_DEMO_STARTED") or time.time()))
+    try:
+        order = Order.parse(sign=sign, out=out, level=level, format_name=format_name, algorithm=algorithm)
+        steps.done("packages and environment are there")
+        result = asyncio.run(_run(order, steps))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return _complain("stopped")
+    except Exception as error:  # noqa: BLE001 -- a person reads this: one sentence, and the rest in a file
+        return _complain(_sentence(error))
+    steps.show(f"signed file  {result['output']}")
+    steps.show(f"receipt      {result['receipt']}")
+    steps.show("RESULT " + json.dumps(result, ensure_ascii=False))
+    return 0
+
+
+def _sentence(error: Exception) -> str:
+    match error:
+        case RubricaProblem(status=0):
+            return f"the service did not answer ({error.detail})"
+        case RubricaProblem():
+            return error.detail
+        case RubricaError():
+            return error.public_detail
+        case Refused() | StartFailed() | NoMessage() | JWSInvalid() | StatementInvalid():
+            return str(error)
+        case _:
+            return f"something unexpected went wrong ({type(error).__name__}), see {_keep_traceback(error)}"
+
+
+async def _run(order: Order, steps: Steps) -> dict[str, Any]:
+    end_on_signals()
+    var = var_folder()
+    folder = _run_folder(var)
+
+    def say(sentence: str) -> None:
+        print(f"rubrica demo: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 -- a notice
+
+    async with owning(var, say) as owned:
+        if isinstance(owned, Running):
+            steps.done(f"using the service that runs as process {owned.pid}")
+            return await _play(order, owned, folder, steps)
+        async with supervised(var, owner="demo", lock_descriptor=owned, say=say, stage=steps.done) as running:
+            return await _play(order, running, folder, steps)
+
+
+async def _play(order: Order, running: Running, folder: Path, steps: Steps) -> dict[str, Any]:
+    citizen, agency_key = Citizen.draw(), ec.generate_private_key(ec.SECP256R1())
+    client_id = f"demo-{secrets.token_hex(4)}"
+    async with operator_channel(running.operator_socket) as channel:
+        registry = RegistryClient(channel)
+        registration = await registry.register(
+            nif=citizen.nif,
+            given_name="Ana",
+            first_surname="Ejemplo",
+            second_surname="Demostración",
+            phone=citizen.phone,
+            email=citizen.email,
+            level=RegistrationLevel.ADVANCED,
+            proof="demonstration",
+        )
+        steps.done("citizen registered at the advanced level")
+        await registry.register_client(
+            client_id=client_id,
+            name="Ayuntamiento de Ejemplo",
+            public_key=agency_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+            rights=["sign", "name_citizen"],
+            return_urls=[RETURN_URL],
+        )
+        steps.done("agency registered with its key")
+    demo = Demo(order, running, folder, steps, citizen)
+
+    def over_http() -> dict[str, Any]:
+        demo.activate(registration.activation_code)
+        with AgencyClient(running.edge, client_id, agency_key) as agency:
+            return demo.sign(agency)
+
+    return await asyncio.to_thread(over_http)
+
+
+class Demo:
+    """One run, once citizen and agency are registered: all of it over HTTP."""
+
+    def __init__(self, order: Order, running: Running, folder: Path, steps: Steps, citizen: Citizen) -> None:
+        self._order = order
+        self._running = running
+        self._folder = folder
+        self._steps = steps
+        self._citizen = citizen
+        self._phone = Phone(running.inbox, citizen.phone)
+        self._token_key = running.token_key.read_bytes()
+
+    def activate(self, activation_code: str) -> None:
+        """Activate the permanent password: code from the registration, code from the SMS, then the password."""
+        citizen = self._citizen
+        with GateClient(self._running.gate, self._token_key) as gate:
+            pending = gate.begin_activation(citizen.nif, citizen.email, activation_code)
+            self._steps.done("activation begun at the gate")
+            token = gate.complete_otp(pending, self._phone.code(pending.reference))
+            self._steps.done("SMS code read from the outgoing message and accepted")
+            gate.set_password(token, citizen.password)
+        self._steps.done("permanent password set")
+
+    def sign(self, agency: AgencyClient) -> dict[str, Any]:
+        """Submit, approve, collect and validate; gives the fields of RESULT.
+
+        Raises:
+            Refused: The document was not signed, or the signature does not validate.
+        """
+        order, steps = self._order, self._steps
+        document = order.document or _write_sample(self._folder / "sample.pdf")
+        nonce = secrets.token_hex(16)
+        created = agency.create(
+            [NewDocument(document.stem or "documento")],
+            citizen_nif=self._citizen.nif,
+            level=order.level,
+            algorithm=order.algorithm,
+            format=order.format,
+            return_url=RETURN_URL,
+            nonce=nonce,
+        )
+        agency.upload(created.id, 1, document)
+        agency.submit(created.id)
+        steps.done(f"{document.name} submitted by the agency")
+        with CitizenBrowser(self._token_key) as browser:
+            review = browser.review(created.review_url)
+            self._fail_with(agency.status(created.id))
+            steps.done("reviewed by the citizen, prepared and staged")
+            pending = browser.begin(review, self._citizen.nif, self._citizen.password)
+            steps.done("password accepted for exactly this list, SMS sent")
+            outcome = browser.complete(review, pending, self._phone.code(pending.reference))
+        state = self._wait(agency, created.id)
+        steps.done("SMS code accepted, certificate issued, document signed")
+        token = outcome.result_token or state["result_token"]
+        agency.verify_result(token, self._token_key, nonce=nonce)
+        output = self._collect(agency, created.id, document)
+        receipt = self._folder / "receipt.jws"
+        write_atomically(receipt, agency.receipt(created.id), mode=0o644)
+        claims = agency.verify_receipt(receipt.read_text(encoding="utf-8"), self._token_key)
+        steps.done("signed file, result token and receipt collected; both tokens verify")
+        trust = self._folder / "trust"
+        write_trust_anchors(trust, self._running.pki)
+        report = _validate(output, trust)
+        self._check(report, claims)
+        steps.done(f"validated by EN 319 102-1: {report.indication}, {report.level}")
+        return {
+            "document": str(document),
+            "output": str(output),
+            "format": order.format.value,
+            "level": report.level,
+            "packaging": Packaging.ENVELOPED.value,
+            "algorithm": order.algorithm.value,
+            "indication": report.indication,
+            "certificate_serial": report.certificate_serial,
+            "trust_anchors": str(trust),
+            "content": None,
+            "receipt": str(receipt),
+            "seconds": round(steps.seconds, 2),
+        }
+
+    def _collect(self, agency: AgencyClient, transaction_id: str, document: Path) -> Path:
+        output = self._order.output or self._folder / f"{document.stem}-signed.pdf"
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=output.parent, delete=False) as file:
+                file.write(agency.collect(transaction_id, 1))
+            Path(file.name).chmod(0o644)
+            Path(file.name).replace(output)
+        except OSError as error:
+            raise Refused(f"{output} cannot be written: {error.strerror}") from error
+        return output
+
+    def _wait(self, agency: AgencyClient, transaction_id: str) -> dict[str, Any]:
+        ends = time.monotonic() + SIGNING_SECONDS
+        while True:
+            state = agency.status(transaction_id)
+            self._fail_with(state)
+            if state["state"] in _DONE and state["documents"][0]["state"] == "SIGNED":
+                return state
+            if time.monotonic() > ends:
+                document = state["documents"][0]
+                raise Refused(f"after {SIGNING_SECONDS:.0f} s the document is {document['state']}, {document['level']}")
+            time.sleep(0.1)
+
+    @staticmethod
+    def _fail_with(state: dict[str, Any]) -> None:
+        failure = state["documents"][0]["failure"]
+        if failure is not None:
+            raise Refused(failure["detail"])
+        if state["state"] in _DONE - {"DONE"}:
+            raise Refused(f"the transaction is {state['state']} {state['failure_code']}".strip())
+
+    def _check(self, report: "SignatureReport", claims: dict[str, Any]) -> None:
+        if report.indication != "TOTAL-PASSED":
+            why = "; ".join(report.explanations) or report.sub_indication
+            raise Refused(f"the signature does not validate: {report.indication} {why}".strip())
+        if report.level != self._order.level:
+            raise Refused(f"the signature is of level {report.level}, not {self._order.level}")
+        if report.certificate_serial != claims.get("certificate_serial"):
+            raise Refused("the receipt names another certificate than the signature")
+
+
+def _validate(output: Path, trust: Path) -> "SignatureReport":
+    from documents.model import TrustMaterial
+    from documents.validate import validate
+
+    # pyHanko tells its log of each certificate whose issuer it had to look for.
+    logging.getLogger("pyhanko").setLevel(logging.CRITICAL)
+
+    def certificate(name: str) -> bytes:
+        return x509.load_pem_x509_certificate((trust / name).read_bytes()).public_bytes(Encoding.DER)
+
+    def crl(name: str) -> bytes:
+        return x509.load_pem_x509_crl((trust / name).read_bytes()).public_bytes(Encoding.DER)
+
+    material = TrustMaterial(
+        anchors=(certificate("root.pem"),),
+        intermediates=(certificate("ca.pem"),),
+        crls=(crl("root.crl"), crl("ca.crl")),
+    )
+    with output.open("rb") as file:
+        # The last signature is ours; what stood there before is not the demo's to judge.
+        return validate(file, material, SystemClock().now()).signatures[-1]
+
+
+def _run_folder(var: Path) -> Path:
+    parent = var / "demo"
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-", dir=parent))
+    folder.chmod(0o755)
+    return folder
+
+
+def _check_readable(document: Path) -> None:
+    try:
+        with document.open("rb") as file:
+            empty = not file.read(1)
+    except IsADirectoryError:
+        raise Refused(f"{document} is a folder, not a document") from None
+    except FileNotFoundError:
+        raise Refused(f"there is no file {document}") from None
+    except OSError as error:
+        raise Refused(f"{document} cannot be read: {error.strerror}") from None
+    if empty:
+        raise Refused(f"{document} is empty")
+
+
+def _write_sample(path: Path) -> Path:
+    text = f"BT /F1 16 Tf 72 740 Td (Solicitud de ejemplo, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC) Tj ET"
+    objects = (
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R /Resources 6 0 R >>",
+        f"<< /Length {len(text)} >>\nstream\n{text}\nendstream",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        "<< /Font << /F1 5 0 R >> >>",
+    )
+    body, places = "%PDF-1.7\n", []
+    for number, content in enumerate(objects, 1):
+        places.append(len(body))
+        body += f"{number} 0 obj\n{content}\nendobj\n"
+    rows = "".join(f"{place:010d} 00000 n \n" for place in places)
+    count = len(objects) + 1
+    trailer = f"trailer\n<< /Size {count} /Root 1 0 R >>\nstartxref\n{len(body)}\n%%EOF\n"
+    path.write_bytes(f"{body}xref\n0 {count}\n0000000000 65535 f \n{rows}{trailer}".encode("latin-1"))
+    return path
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _keep_traceback(error: Exception) -> Path:
+    path = var_folder() / "demo" / "error.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return path
+
+
+def _complain(sentence: str) -> int:
+    print(f"rubrica demo: {' '.join(sentence.split())}", file=sys.stderr, flush=True)  # noqa: T201 -- the command's answer
+    return 1
