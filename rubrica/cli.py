@@ -3,12 +3,14 @@
 import asyncio
 import importlib
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
+
+from rubrica.state import SOFTHSM_MODULE
 
 if TYPE_CHECKING:
     import grpc
@@ -104,7 +106,7 @@ def doctor() -> None:
 
 
 @app.command()
-def register(  # noqa: PLR0917 -- typer makes an option of each
+def register(
     nif: Annotated[str, typer.Option(help="NIF or NIE.")],
     given_name: Annotated[str, typer.Option()],
     first_surname: Annotated[str, typer.Option()],
@@ -164,7 +166,7 @@ def revoke(
 
 
 @client.command("add")
-def client_add(  # noqa: PLR0917 -- typer makes an option of each
+def client_add(
     client_id: Annotated[str, typer.Argument(help="Its name in tokens.")],
     name: Annotated[str, typer.Option(help="What citizens are shown.")],
     public_key: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="P-256 public key, PEM.")],
@@ -192,6 +194,79 @@ def client_add(  # noqa: PLR0917 -- typer makes an option of each
         )
 
     _operate(socket, ask)
+
+
+TokenKind = Annotated[str, typer.Argument(help="core or pki: which keys the token holds.")]
+TokenModule = Annotated[Path, typer.Option("--module", help="PKCS#11 library.")]
+TokenLabel = Annotated[str, typer.Option("--label", help="Label of the token; without it, the same as its kind.")]
+PINFile = Annotated[Path, typer.Option("--pin-file", help="The user's PIN, in a file of mode 0400.")]
+SoftHSMConf = Annotated[
+    Path | None, typer.Option("--softhsm-conf", help="SoftHSM only: its configuration; 'init' makes the token too.")
+]
+
+
+@hsm.command("init")
+def hsm_init(
+    kind: TokenKind,
+    pin_file: PINFile,
+    module: TokenModule = SOFTHSM_MODULE,
+    label: TokenLabel = "",
+    softhsm_conf: SoftHSMConf = None,
+) -> None:
+    """Make every key of a token and read every attribute back; a token that is complete is left alone."""
+    from hsm import ceremony
+
+    settings, inventory = _token(kind, module, label, pin_file, softhsm_conf)
+
+    def run() -> Any:
+        if settings.conf_path is not None:
+            ceremony.initialise_token(settings)
+        return ceremony.initialise(settings, inventory)
+
+    _tell(_ceremony(run))
+
+
+@hsm.command("status")
+def hsm_status(
+    kind: TokenKind,
+    pin_file: PINFile,
+    module: TokenModule = SOFTHSM_MODULE,
+    label: TokenLabel = "",
+    softhsm_conf: SoftHSMConf = None,
+) -> None:
+    """Look at a token without changing it; 0 only if it holds exactly its keys, every attribute as it must be."""
+    from hsm import ceremony
+
+    settings, inventory = _token(kind, module, label, pin_file, softhsm_conf)
+    _tell(_ceremony(lambda: ceremony.status(settings, inventory)))
+
+
+def _token(kind: str, module: Path, label: str, pin_file: Path, softhsm_conf: Path | None) -> Any:
+    from hsm.keys import Inventory
+    from hsm.settings import TokenSettings
+
+    if kind not in set(Inventory):
+        _fail(f"a token is one of {', '.join(Inventory)}")
+    conf = None if softhsm_conf is None else softhsm_conf.absolute()
+    return TokenSettings(module, label or kind, pin_file.absolute(), conf), Inventory(kind)
+
+
+def _ceremony(run: Callable[[], Any]) -> Any:
+    from hsm.errors import HSMError
+
+    try:
+        return run()
+    except HSMError as error:
+        _fail(str(error))
+
+
+def _tell(report: Any) -> None:
+    made = " (made now)" if report.made else ""
+    typer.echo(f"token '{report.token_label}': {report.state.value}{made}")
+    for line in report.findings or (f"  {label}" for label in report.keys):
+        typer.echo(line)
+    if report.state.value != "complete":
+        raise typer.Exit(1)
 
 
 def _run(process: str, config: Path | None, *, check_config: bool) -> None:

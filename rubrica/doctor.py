@@ -16,8 +16,8 @@ from hsm import ceremony
 from hsm.ceremony import TokenState
 from hsm.errors import HSMError
 from hsm.keys import Inventory
-from rubrica.state import Running, lock, var_folder
-from rubrica.up import SOFTHSM_MODULE, TOKENS, token_settings
+from rubrica.state import SOFTHSM_MODULE, Running, lock, var_folder
+from rubrica.up import TOKENS, token_settings
 
 PROVISION = "scripts/provision run"
 _NEEDED_BYTES = 200 * 1024 * 1024

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     import grpc
 
+SOFTHSM_MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
+"""Where Debian puts it."""
 HOSTS: Mapping[str, str] = MappingProxyType(
     # Cookies are per host, not per port: edge and gate need two names even on one machine.
     {"edge": "127.0.0.1", "gate": "localhost", "pki": "127.0.0.1", "inbox": "127.0.0.1"}

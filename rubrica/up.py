@@ -21,9 +21,17 @@ from hsm.errors import HSMError
 from hsm.keys import Inventory
 from hsm.settings import TokenSettings
 from rubrica.children import Child, ChildSpec, StartFailed
-from rubrica.state import HOSTS, Generation, Running, lock, var_folder, write_atomically, write_settings
+from rubrica.state import (
+    HOSTS,
+    SOFTHSM_MODULE,
+    Generation,
+    Running,
+    lock,
+    var_folder,
+    write_atomically,
+    write_settings,
+)
 
-SOFTHSM_MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
 START_SECONDS = 60.0
 STOP_SECONDS = 8.0
 TOKENS: Mapping[str, Inventory] = {"core": Inventory.CORE, "pki": Inventory.PKI}
