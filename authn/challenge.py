@@ -178,7 +178,7 @@ class Challenges:
             row = found.mappings().first()
         if row is None:
             raise RequestExpired("the challenge has expired; take a fresh one")
-        return await self._remember(row)
+        return await self._remember(dict(row))
 
     async def _remember(self, row: Mapping[str, Any]) -> _SAPKey:
         created: datetime = row["created"]

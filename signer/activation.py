@@ -218,7 +218,7 @@ class Activation:
             # 4 · A place in the queue, then one attempt and the nonce in one commit, and only then the test.
             async with self._stretcher.place():
                 async with self._engine.begin() as connection:
-                    if await self._approvals.is_approved(connection, staged.id):
+                    if await self._approvals.is_approved(connection, staged):
                         raise StateConflict("this request was approved before")
                     citizen = await self._register.find(connection, index)
                     if staged.citizen_index is not None and not hmac.compare_digest(staged.citizen_index, index):
@@ -473,7 +473,9 @@ class Activation:
                 minutes=OTP_LIFE_MINUTES,
             )
             phone = citizen.phone if citizen else ""
-            await self._outbox.put(connection, message_id=cid, phone=phone, text=text, expires=expires, void=not right)
+            await self._outbox.put(
+                connection, message_id=cid, phone=phone, text=text, expires=expires, repeatable=True, void=not right
+            )
             facts: dict[str, str | int | bytes | None] = {
                 "purpose": "sign",
                 "cid": cid,
@@ -548,7 +550,7 @@ class Activation:
             citizen = await self._citizen(connection, approval.citizen_id)
             if citizen is None or citizen.generation != approval.generation:
                 raise FactorMismatch("something about your account changed meanwhile; begin again")
-            if await self._approvals.is_approved(connection, staged.id):
+            if await self._approvals.is_approved(connection, staged):
                 raise StateConflict("this request was approved before")
             await self._otp.consume(connection, challenge, envelope, answer)
             events = [

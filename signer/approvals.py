@@ -194,10 +194,18 @@ class Approvals:
         """The challenge was answered."""
         await connection.execute(sa.delete(tables.pending_approval).where(tables.pending_approval.c.cid == cid))
 
-    async def is_approved(self, connection: AsyncConnection, request_id: str) -> bool:
-        """Whether this request was approved before."""
+    async def is_approved(self, connection: AsyncConnection, staged: StagedRequest) -> bool:
+        """Whether this request, or another of the same grant, was approved before: a grant is good for one."""
+        same_grant = sa.and_(
+            tables.request.c.client_id == staged.client_id,
+            tables.request.c.transaction_id == staged.transaction_id,
+            tables.request.c.transaction_id != "",
+            tables.approval.c.state != ApprovalState.DEAD.value,
+        )
         found = await connection.execute(
-            sa.select(tables.approval.c.cid).where(tables.approval.c.request_id == request_id)
+            sa.select(tables.approval.c.cid)
+            .join(tables.request, tables.request.c.id == tables.approval.c.request_id)
+            .where(sa.or_(tables.request.c.id == staged.id, same_grant))
         )
         return found.first() is not None
 

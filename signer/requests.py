@@ -39,6 +39,8 @@ class StagedRequest:
     pkce_challenge: bytes
     return_url: str
     citizen_index: bytes | None
+    transaction_id: str
+    """What the client's grant is good for; empty for the citizen's own web."""
     client_nonce: str
     expires: datetime
 
@@ -114,6 +116,7 @@ class Requests:
             "pkce_challenge": pkce_challenge,
             "return_url": return_url,
             "citizen_index": citizen_index,
+            "transaction_id": caller.transaction_id,
             "client_nonce": client_nonce,
             "idempotency_key": idempotency_key,
             "content_sha256": content,
@@ -233,6 +236,7 @@ def _request(row: Mapping[str, Any] | sa.RowMapping) -> StagedRequest:
         pkce_challenge=row["pkce_challenge"],
         return_url=row["return_url"],
         citizen_index=row["citizen_index"],
+        transaction_id=row["transaction_id"],
         client_nonce=row["client_nonce"],
         expires=row["expires"],
     )

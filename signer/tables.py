@@ -16,6 +16,7 @@ request = sa.Table(
     sa.Column("pkce_challenge", sa.LargeBinary(32), nullable=False),
     sa.Column("return_url", sa.String(2000), nullable=False),
     sa.Column("citizen_index", sa.LargeBinary(32)),  # blind index of the NIF that an agency named
+    sa.Column("transaction_id", sa.String(128), nullable=False),  # what the client's grant is good for
     sa.Column("client_nonce", sa.String(200), nullable=False),
     sa.Column("idempotency_key", sa.String(80), nullable=False),
     sa.Column("content_sha256", sa.LargeBinary(32), nullable=False),

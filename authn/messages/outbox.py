@@ -29,6 +29,7 @@ LONGEST_PAUSE = timedelta(seconds=30)
 SWEEP = timedelta(seconds=5)
 """How often expired bodies are erased and old rows deleted."""
 KEPT_AFTER_EXPIRY = timedelta(days=1)
+ERASED = {"destination": None, "body": None}
 
 log = structlog.get_logger(__name__)
 
@@ -42,12 +43,14 @@ message = sa.Table(
     sa.Column("expires", UTCDateTime, nullable=False),
     sa.Column("next_try", UTCDateTime, nullable=False),
     sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("repeatable", sa.Boolean, nullable=False),
+    sa.Column("repeats", sa.Integer, nullable=False),
     sa.Index("message_due", "state", "next_try"),
 )
 
 
 class MessageState(StrEnum):
-    """Life of a message; only ``WAITING`` ones have a body that says something."""
+    """Life of a message."""
 
     WAITING = "WAITING"
     HANDED_OVER = "HANDED_OVER"
@@ -57,7 +60,10 @@ class MessageState(StrEnum):
 
 
 class Outbox:
-    """Queues SMS; the body lies encrypted until it is handed over or expires, then it is erased."""
+    """Queues SMS; the body lies encrypted until it is handed over, then it is erased.
+
+    A repeatable one, a one-time code that the citizen may ask for again, keeps it until it expires, minutes later.
+    """
 
     def __init__(self, columns: ColumnCipher, clock: Clock, randomness: Randomness = secrets.token_bytes) -> None:
         self._columns = columns
@@ -73,6 +79,7 @@ class Outbox:
         phone: str,
         text: str,
         expires: datetime,
+        repeatable: bool = False,
         void: bool = False,
     ) -> None:
         """Queue one SMS in the caller's transaction; one row, of the same shape when ``void``.
@@ -92,18 +99,25 @@ class Outbox:
                 expires=expires,
                 next_try=self._clock.now(),
                 tries=0,
+                repeatable=repeatable,
+                repeats=0,
             )
         )
 
     async def send_again(self, connection: AsyncConnection, message_id: str) -> bool:
-        """Queue the stored message once more (same id: a gateway that keeps ids sends no twin); False if erased.
+        """Queue the stored message once more; False if it was erased.
 
-        A ``VOID`` message answers as a waiting one does. The answer is for the log, never for a stranger.
+        A ``VOID`` message answers as a real one does. The answer is for the log, never for a stranger.
         """
+        again = sa.case(
+            (message.c.state == MessageState.HANDED_OVER.value, MessageState.WAITING.value), else_=message.c.state
+        )
+        # What was handed over goes out under a new id, or a gateway that keeps ids would take it for a twin.
+        was_sent = sa.case((message.c.state == MessageState.WAITING.value, 0), else_=1)
         done = await connection.execute(
             sa.update(message)
             .where(message.c.id == message_id, message.c.body.is_not(None), message.c.expires > self._clock.now())
-            .values(next_try=self._clock.now())
+            .values(state=again, repeats=message.c.repeats + was_sent, next_try=self._clock.now())
         )
         return done.rowcount == 1
 
@@ -132,6 +146,13 @@ class _Claimed:
     body: bytes = field(repr=False)
     expires: datetime
     tries: int
+    repeatable: bool
+    repeats: int
+
+    @property
+    def gateway_id(self) -> str:
+        """The id by which a gateway knows twins."""
+        return f"{self.id}.{self.repeats}" if self.repeats else self.id
 
 
 class OutboxSender:
@@ -181,7 +202,7 @@ class OutboxSender:
         claimed = []
         async with self._engine.begin() as connection:
             due = await connection.execute(
-                sa.select(message.c.id, message.c.destination, message.c.body, message.c.expires, message.c.tries)
+                sa.select(*(message.c[name] for name in _Claimed.__dataclass_fields__))
                 .where(
                     message.c.state == MessageState.WAITING.value,
                     message.c.next_try <= now,
@@ -208,7 +229,9 @@ class OutboxSender:
         left = (claimed.expires - self._clock.now()).total_seconds()
         phone, text = self._outbox.open(claimed.id, claimed.destination, claimed.body)
         try:
-            await self._gateway.hand_over(claimed.id, phone, text, deadline_seconds=min(HAND_OVER_SECONDS, left))
+            await self._gateway.hand_over(
+                claimed.gateway_id, phone, text, deadline_seconds=min(HAND_OVER_SECONDS, left)
+            )
         except SMSNotAccepted as refusal:
             log.warning("sms_not_accepted", message=claimed.id, tries=claimed.tries, reason=str(refusal))
             await self._put_off(claimed)
@@ -218,7 +241,7 @@ class OutboxSender:
             await connection.execute(
                 sa.update(message)
                 .where(message.c.id == claimed.id)
-                .values(state=MessageState.HANDED_OVER.value, destination=None, body=None)
+                .values(state=MessageState.HANDED_OVER.value, **({} if claimed.repeatable else ERASED))
             )
         log.info("sms_handed_over", message=claimed.id, tries=claimed.tries)
 
@@ -245,11 +268,9 @@ class OutboxSender:
             await connection.execute(
                 sa.update(message)
                 .where(message.c.state == MessageState.WAITING.value, message.c.expires <= now)
-                .values(state=MessageState.EXPIRED.value, destination=None, body=None)
+                .values(state=MessageState.EXPIRED.value, **ERASED)
             )
             await connection.execute(
-                sa.update(message)
-                .where(message.c.state == MessageState.VOID.value, message.c.expires <= now)
-                .values(destination=None, body=None)
+                sa.update(message).where(message.c.body.is_not(None), message.c.expires <= now).values(**ERASED)
             )
             await connection.execute(sa.delete(message).where(message.c.expires <= now - KEPT_AFTER_EXPIRY))

@@ -262,7 +262,9 @@ class PasswordActivation:
             )
             text = self._texts.activation(reference=challenge.reference, otp=fresh.otp, minutes=OTP_LIFE_MINUTES)
             phone = citizen.phone if citizen else ""
-            await self._outbox.put(connection, message_id=cid, phone=phone, text=text, expires=expires, void=not right)
+            await self._outbox.put(
+                connection, message_id=cid, phone=phone, text=text, expires=expires, repeatable=True, void=not right
+            )
             facts: dict[str, str | int | bytes | None] = {"purpose": "activation", "cid": cid}
             if not right:
                 facts["factor"] = "activation_code"

@@ -1,4 +1,4 @@
-"""The real core in this process, with a citizen to play: real database, real PKI code, a phone that keeps its messages."""
+"""The real core in this process, with a citizen to play: real database and PKI code, a phone that keeps messages."""
 
 import asyncio
 import base64

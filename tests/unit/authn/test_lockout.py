@@ -9,7 +9,8 @@ from authn.lockout import Attempts
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
 
 
-def failed(count, attempts=Attempts(), now=NOW):
+def failed(count):
+    attempts, now = Attempts(), NOW
     for _ in range(count):
         while attempts.is_blocked(now):
             now += timedelta(hours=1)

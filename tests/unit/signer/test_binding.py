@@ -183,11 +183,9 @@ async def test_an_edited_approval_opens_nothing(played, change, when):
     staged, code = await played.approve()
     sad = await played.redeem(staged, code) if when == "sign" else b""
     await played.execute(sa.update(tables.approval).values(**APPROVAL_CHANGES[change]))
+    attempt = played.sign(sad) if when == "sign" else played.redeem(staged, code)
     with pytest.raises(ActivationError):
-        if when == "sign":
-            await played.sign(sad)
-        else:
-            await played.redeem(staged, code)
+        await attempt
     await _nothing_was_signed(played)
 
 

@@ -1,12 +1,16 @@
 """Losing an answer and asking again gives the same answer, and never a second SMS, certificate or signature."""
 
 import asyncio
+import secrets
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from domain.errors import Busy, FactorMismatch, IdempotencyConflict, IssuerUnavailable
+from domain.errors import Busy, FactorMismatch, IdempotencyConflict, IssuerUnavailable, StateConflict
 from signer import tables
 from tests.testkit.core import code_of, playing
+from tests.testkit.time import FrozenClock
 
 
 @pytest.fixture
@@ -110,6 +114,67 @@ async def test_whoever_hangs_up_loses_nothing(played):
     assert signed.receipt
     assert played.issuer.issued == 1
     assert len(await played.leaves("COMPLETE")) == 1
+
+
+async def test_a_lost_sms_is_sent_again_after_a_minute_twice_at_most(tmp_path):
+    clock = FrozenClock()
+    async with playing(tmp_path, clock=clock) as played:
+        await played.activate(await played.register())
+        staged = await played.stage()
+        begun = await played.begin(staged)
+        code = await played.otp(begun.challenge_id)
+        await played.core.activation.resend(begun.challenge_id)
+        for repeat in (1, 2):
+            clock.advance(seconds=61)
+            for _ in range(3):
+                await played.core.activation.resend(begun.challenge_id)
+            assert code == await played.otp(f"{begun.challenge_id}.{repeat}")
+        clock.advance(seconds=61)
+        await played.core.activation.resend(begun.challenge_id)
+        await asyncio.sleep(0.2)
+        assert played.phone.handed_over == 4  # activation's, this one and two repeats
+        await played.complete(staged, begun)
+
+
+async def test_a_resend_sends_nothing_where_nothing_was_sent(tmp_path):
+    clock = FrozenClock()
+    async with playing(tmp_path, clock=clock) as played:
+        await played.activate(await played.register())
+        begun = await played.begin(await played.stage(), password="Equivocada-9")
+        clock.advance(seconds=61)
+        await played.core.activation.resend(begun.challenge_id)
+        await played.core.activation.resend("UNKNOWN")
+        await asyncio.sleep(0.2)
+        assert played.phone.handed_over == 1
+
+
+async def test_one_grant_is_good_for_one_approval(played):
+    grant = await a_grant(played, "T-1")
+    first, second = await played.stage(grant=grant), await played.stage(2, grant=grant)
+    begun = await played.begin(second)
+    await played.complete(first, await played.begin(first))
+    with pytest.raises(StateConflict, match="approved before"):
+        await played.complete(second, begun)
+    with pytest.raises(StateConflict, match="approved before"):
+        await played.begin(await played.stage(grant=grant))
+    other = await played.stage(grant=await a_grant(played, "T-2"))
+    await played.complete(other, await played.begin(other))
+
+
+async def a_grant(played, transaction):
+    """What the edge is given for an agency's transaction."""
+    async with played.core.engine.begin() as connection:
+        if await played.core.callers.find(connection, "agency") is None:
+            key = ec.generate_private_key(ec.SECP256R1()).public_key()
+            await played.core.callers.register(
+                connection,
+                client_id="agency",
+                name="Ayuntamiento",
+                public_key=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+                rights=["sign", "name_citizen"],
+                return_urls=["https://agency.example/back"],
+            )
+        return await played.core.callers.grant(connection, "agency", transaction, secrets.token_bytes)
 
 
 async def test_a_full_queue_costs_no_attempt(tmp_path):
