@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import heapq
 import os
+import signal
 import socket
 import sys
 import time
@@ -81,6 +82,8 @@ class _Worker:
     """The pool's end of one worker process."""
 
     process: asyncio.subprocess.Process
+    pidfd: int
+    """Kills this process and never another of the same number; ``Process.kill`` takes the exit status from asyncio."""
     gone: asyncio.Future[int]
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -114,8 +117,9 @@ class _Worker:
         await asyncio.wait({self.gone}, timeout=patience_seconds)
         if not self.gone.done():
             with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
             await self.gone
+        os.close(self.pidfd)
 
 
 class HSMPool:
@@ -381,11 +385,12 @@ class HSMPool:
                         stdout=asyncio.subprocess.DEVNULL,
                         env=self._settings.child_environment(),
                     )
+                pidfd = os.pidfd_open(process.pid)
             except OSError as exc:
                 ours.close()
                 raise TokenUnavailable("no process could be started for an HSM worker") from exc
             gone = asyncio.ensure_future(process.wait())
-            worker = _Worker(process, gone, *await asyncio.open_unix_connection(sock=ours))
+            worker = _Worker(process, pidfd, gone, *await asyncio.open_unix_connection(sock=ours))
             self._workers.add(worker)
             try:
                 self.versions = await worker.hello()

@@ -23,12 +23,19 @@ LOGINS = "RUBRICA_TEST_LOGINS"
 """Environment variable: a file that gets one line for each time a PIN is tried."""
 
 
+JOURNAL = "RUBRICA_TEST_JOURNAL"
+"""Environment variable: a file that gets one line, the digest, for each signature that a token is asked for."""
+
+
 class FaultyToken(Token):
-    """Flips the last bit of every raw signature, as a failing device might."""
+    """Flips the last bit of every raw signature, as a failing device might; and keeps a journal."""
 
     flipping = False
 
     def _sign_raw(self, key: Any, public_key: Any, digest: bytes) -> bytes:
+        if JOURNAL in os.environ:
+            with Path(os.environ[JOURNAL]).open("a") as file:
+                file.write(f"{digest.hex()}\n")
         signature = super()._sign_raw(key, public_key, digest)
         return signature[:-1] + bytes([signature[-1] ^ 1]) if self.flipping else signature
 

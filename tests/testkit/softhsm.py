@@ -4,6 +4,7 @@
 Within one test process all copies hold the same keys.
 """
 
+import atexit
 import shutil
 import tempfile
 from functools import cache
@@ -16,6 +17,7 @@ from hsm.settings import TokenSettings
 MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
 
 _templates = tempfile.TemporaryDirectory(prefix="rubrica-tokens-")
+atexit.register(_templates.cleanup)
 
 
 def core_token(directory: Path) -> TokenSettings:

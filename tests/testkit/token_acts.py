@@ -71,6 +71,15 @@ def connect(settings: TokenSettings) -> dict[str, int]:
         token.close()
 
 
+def one_signature(settings: TokenSettings) -> dict[str, str]:
+    """An honest signature, in hex, with what it needs to be verified."""
+    token = Token.connect(settings, Inventory.CORE)
+    pair, digest = token.generate(WrappingKey.CITIZEN, KeyType.P256), token.random(32)
+    (signature,) = token.sign(pair.wrapped, pair.spki, [digest], kek_version=1)
+    token.close()
+    return {"spki": pair.spki.hex(), "digest": digest.hex(), "signature": signature.hex()}
+
+
 def destroy(settings: TokenSettings, label: str) -> int:
     """Destroy every object of that label."""
     session = log_in(settings, writing=True)
