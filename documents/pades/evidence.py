@@ -94,7 +94,7 @@ def gather(
     """
     anchors = {x509.Certificate.load(der).dump() for der in trust.anchors}
     known_crls = [crl.CertificateList.load(der) for der in trust.crls]
-    for certificate, issuer in _climb(leaf, anchors, trust, fetch, evidence):
+    for certificate, issuer in _climb(leaf, anchors, trust, evidence):
         _gather_revocation(certificate, issuer, known_crls, fetch, evidence)
     required = trusting.context(trust, now, evidence, revocation="require")
     try:
@@ -140,7 +140,7 @@ def _check_token(token: cms.ContentInfo, imprint: Digest, nonce: int, trust: Tru
 
 
 def _climb(
-    leaf: x509.Certificate, anchors: set[bytes], trust: TrustMaterial, fetch: Fetch, evidence: Evidence
+    leaf: x509.Certificate, anchors: set[bytes], trust: TrustMaterial, evidence: Evidence
 ) -> Iterator[tuple[x509.Certificate, x509.Certificate]]:
     """Each certificate below the anchor with its issuer, from ``leaf`` upwards."""
     at_hand = [x509.Certificate.load(der) for der in (*trust.anchors, *trust.intermediates)]
@@ -149,8 +149,6 @@ def _climb(
         if current.dump() in anchors:
             return
         issuer = _issuer_of(current, [*at_hand, *evidence.certificates.values()])
-        if issuer is None:
-            issuer = _issuer_of(current, _fetched_issuers(current, fetch))
         if issuer is None:
             raise TimestampUnavailable("the authority above a certificate is not known")
         evidence.add_certificates([current, issuer])
@@ -168,16 +166,6 @@ def _issuer_of(certificate: x509.Certificate, candidates: list[x509.Certificate]
         if wanted is None or candidate.key_identifier is None or candidate.key_identifier == wanted:
             return candidate
     return None
-
-
-def _fetched_issuers(certificate: x509.Certificate, fetch: Fetch) -> list[x509.Certificate]:
-    described = certificate.authority_information_access_value
-    for description in described or ():
-        location = description["access_location"]
-        if description["access_method"].native == "ca_issuers" and location.name == "uniform_resource_identifier":
-            data = fetch(FetchKind.CERTIFICATE, location.native, None)
-            return [_parsed(lambda der: x509.Certificate.load(der, strict=True), _without_armour(data))]
-    return []
 
 
 def _gather_revocation(

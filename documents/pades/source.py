@@ -152,7 +152,7 @@ def check_signable(writer: IncrementalPdfFileWriter) -> None:
 
 
 def _number_behind_all_objects(writer: IncrementalPdfFileWriter) -> None:
-    """Keep new objects off the numbers of old ones; pdfunite writes a /Size below its highest, which pyHanko believes."""
+    """Keep new objects off the numbers of old ones; pdfunite writes too low a /Size, which pyHanko believes."""
     xrefs = writer.prev.xrefs
     numbers = {writer._lastobj_id}  # noqa: SLF001 - there is no other way to ask or tell it
     for revision in range(xrefs.total_revisions):

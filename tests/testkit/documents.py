@@ -1,4 +1,4 @@
-"""Plays the core and the edge for documents: software keys, the real builder of signed attributes, fetches in memory."""
+"""Plays the core and the edge for documents: software keys, the real builder of signed attributes, no sockets."""
 
 import subprocess
 from datetime import UTC, datetime

@@ -1,0 +1,294 @@
+"""The limited child: does its work, and can do nothing else; whatever becomes of it, the parent goes on."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from documents.child import DocumentWorker, WorkerLimits
+from documents.model import AsyncFetch, FetchKind, Level, LevelNotReached
+from documents.sandbox import Limits
+from domain.clock import SystemClock
+from domain.errors import Busy, DocumentTooLarge, DTBSMismatch, TimestampUnavailable, UnsupportedDocument
+from tests.testkit.documents import SAMPLES, fetch_of, good_samples, options, plain_pdf, sign_parts
+from tests.testkit.pki import Certified, InMemoryPKI
+
+MEBIBYTE = 1024 * 1024
+TIGHT = WorkerLimits(
+    child=Limits(memory_bytes=256 * MEBIBYTE, cpu_seconds=1, file_bytes=8 * MEBIBYTE), wall_seconds=6, fetches=5
+)
+
+
+def async_fetch(pki: InMemoryPKI) -> AsyncFetch:
+    async def fetch(kind: FetchKind, url: str, body: bytes | None) -> bytes:
+        await asyncio.sleep(0)
+        return fetch_of(pki)(kind, url, body)
+
+    return fetch
+
+
+@pytest.fixture
+async def worker() -> AsyncIterator[DocumentWorker]:
+    async with DocumentWorker(SystemClock()) as running:
+        yield running
+
+
+@pytest.fixture
+async def hostile() -> AsyncIterator[DocumentWorker]:
+    async with DocumentWorker(SystemClock(), TIGHT, jobs="tests.testkit.hostile_jobs") as running:
+        yield running
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> Path:
+    path = tmp_path / "document.pdf"
+    path.write_bytes(plain_pdf())
+    return path
+
+
+# --- its work
+
+
+async def test_every_producer_through_the_child(pki: InMemoryPKI, citizen: Certified, tmp_path: Path) -> None:
+    """All that the parsers load late must be loaded before the child gives up file names; these files need it all."""
+    out = tmp_path / "out.pdf"
+    async with DocumentWorker(SystemClock()) as worker:
+        for sample in good_samples():
+            await worker.inspect(sample)
+            prepared = await worker.prepare(sample, out, options(reason="Prueba"))
+            finished = await worker.finish(
+                out,
+                prepared.state,
+                sign_parts(prepared, citizen),
+                level=Level.B_LTA,
+                trust=pki.trust,
+                fetch=async_fetch(pki),
+            )
+            assert finished.level is Level.B_LTA, sample
+            report = await worker.validate(out, pki.trust, datetime.now(UTC))
+            assert report.signatures[-1].indication == "TOTAL-PASSED", sample
+            assert report.signatures[-1].level == "B-LTA", sample
+            assert out.read_bytes().startswith(sample.read_bytes())
+
+
+async def test_refusals_travel_with_their_sentences(worker: DocumentWorker, tmp_path: Path) -> None:
+    for sample, word in (("needs-password", "password"), ("xfa", "dynamic form"), ("empty", "empty")):
+        path = SAMPLES / "refused" / f"{sample}.pdf"
+        with pytest.raises(UnsupportedDocument, match=word):
+            await worker.inspect(path)
+        with pytest.raises(UnsupportedDocument, match=word):
+            await worker.prepare(path, tmp_path / "out.pdf", options())
+        assert not (tmp_path / "out.pdf").exists()
+
+
+async def test_partial_then_extended(
+    worker: DocumentWorker, document: Path, citizen: Certified, tmp_path: Path
+) -> None:
+    pki = InMemoryPKI()
+    citizen = pki.certify()
+    out = tmp_path / "out.pdf"
+    prepared = await worker.prepare(document, out, options())
+    parts = sign_parts(prepared, citizen)
+    pki.offline = {FetchKind.TIMESTAMP}
+    with pytest.raises(LevelNotReached) as partial:
+        await worker.finish(out, prepared.state, parts, level=Level.B_LTA, trust=pki.trust, fetch=async_fetch(pki))
+    assert partial.value.reached.level is Level.B_B
+    pki.offline = set()
+    finished = await worker.extend(
+        out, partial.value.reached.complete_bytes, level=Level.B_LTA, trust=pki.trust, fetch=async_fetch(pki)
+    )
+    assert finished.level is Level.B_LTA
+    assert (await worker.validate(out, pki.trust, datetime.now(UTC), async_fetch(pki))).indication == "TOTAL-PASSED"
+
+
+async def test_a_changed_document_is_refused_with_its_own_code(
+    worker: DocumentWorker, document: Path, pki: InMemoryPKI, citizen: Certified, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.pdf"
+    prepared = await worker.prepare(document, out, options())
+    spoiled = bytearray(out.read_bytes())
+    spoiled[30] ^= 1
+    out.write_bytes(spoiled)
+    with pytest.raises(Exception, match="changed since") as refused:
+        await worker.finish(
+            out,
+            prepared.state,
+            sign_parts(prepared, citizen),
+            level=Level.B_B,
+            trust=pki.trust,
+            fetch=async_fetch(pki),
+        )
+    assert refused.value.code == DTBSMismatch.code  # type: ignore[attr-defined]
+
+
+async def test_an_error_of_the_caller_is_not_the_documents(
+    worker: DocumentWorker, document: Path, pki: InMemoryPKI, citizen: Certified, tmp_path: Path
+) -> None:
+    async def broken(kind: FetchKind, url: str, body: bytes | None) -> bytes:
+        raise ZeroDivisionError
+
+    out = tmp_path / "out.pdf"
+    prepared = await worker.prepare(document, out, options())
+    with pytest.raises(ZeroDivisionError):
+        await worker.finish(
+            out, prepared.state, sign_parts(prepared, citizen), level=Level.B_T, trust=pki.trust, fetch=broken
+        )
+
+
+# --- its limits
+
+
+async def test_everything_but_its_work_is_denied(hostile: DocumentWorker, document: Path) -> None:
+    outcomes = await hostile._run("attempts", document, {})
+    allowed = outcomes.pop("stream pair")
+    assert allowed == "done"
+    assert "done" not in outcomes.values(), outcomes
+    assert len(outcomes) == 13
+    assert outcomes["inet socket"] == "PermissionError"
+
+
+async def test_no_new_privileges_and_no_environment(hostile: DocumentWorker, document: Path) -> None:
+    os.environ["RUBRICA_CANARY"] = "secret"
+    try:
+        assert await hostile._run("no-new-privileges", document, {}) == 1
+        assert await hostile._run("environment", document, {}) == ["LC_ALL", "PYTHONPATH"]
+    finally:
+        del os.environ["RUBRICA_CANARY"]
+
+
+@pytest.mark.parametrize(
+    ("mischief", "error"),
+    [
+        ("memory", DocumentTooLarge),
+        ("loop", DocumentTooLarge),
+        ("loop-deaf", UnsupportedDocument),
+        ("sleep", DocumentTooLarge),
+        ("die", UnsupportedDocument),
+        ("leave", UnsupportedDocument),
+        ("babble", UnsupportedDocument),
+        ("shout", UnsupportedDocument),
+        ("pretend", UnsupportedDocument),
+        ("ask-nonsense", UnsupportedDocument),
+    ],
+)
+async def test_mischief_ends_with_its_child(
+    hostile: DocumentWorker, document: Path, mischief: str, error: type[Exception]
+) -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(error):
+            await hostile._run(mischief, document, {})
+        assert await hostile._run("no-new-privileges", document, {}) == 1, "the next child works"
+
+
+async def test_an_answer_of_another_shape(hostile: DocumentWorker, document: Path) -> None:
+    hostile._run = _renamed(hostile, "other-shape")  # type: ignore[method-assign]
+    with pytest.raises(UnsupportedDocument):
+        await hostile.inspect(document)
+
+
+def _renamed(worker: DocumentWorker, name: str):  # type: ignore[no-untyped-def]
+    run = worker._run
+
+    async def renamed(_name: str, *arguments: object) -> object:
+        return await run(name, *arguments)  # type: ignore[arg-type]
+
+    return renamed
+
+
+async def test_fetches_are_counted(hostile: DocumentWorker, document: Path) -> None:
+    asked: list[str] = []
+
+    async def fetch(kind: FetchKind, url: str, body: bytes | None) -> bytes:
+        asked.append(url)
+        return b"answer"
+
+    answers = await hostile._run("ask-for-ever", document, {}, fetch)
+    assert answers == {"fetched": TIGHT.fetches, "unavailable": 100 - TIGHT.fetches}
+    assert len(asked) == TIGHT.fetches
+
+
+async def test_fetched_bytes_are_counted_and_refusals_passed_on(document: Path) -> None:
+    limits = WorkerLimits(fetched_bytes=10, fetches=100)
+    calls = 0
+
+    async def fetch(kind: FetchKind, url: str, body: bytes | None) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise TimestampUnavailable("not allowed")
+        return b"1234"
+
+    async with DocumentWorker(SystemClock(), limits, jobs="tests.testkit.hostile_jobs") as worker:
+        answers = await worker._run("ask-for-ever", document, {}, fetch)
+    assert answers == {"fetched": 2, "unavailable": 98}
+
+
+async def test_a_file_cannot_grow_without_end(hostile: DocumentWorker, document: Path) -> None:
+    assert await hostile._run("write-much", document, {}, writes=True) == "File too large"
+    assert document.stat().st_size <= TIGHT.child.file_bytes
+
+
+async def test_a_file_opened_for_reading_stays_as_it_is(hostile: DocumentWorker, document: Path) -> None:
+    before = document.read_bytes()
+    assert await hostile._run("write-much", document, {}) == "Bad file descriptor"
+    assert document.read_bytes() == before
+
+
+async def test_a_full_queue_is_busy(document: Path) -> None:
+    limits = WorkerLimits(places=1, queue=1, wall_seconds=1.5)
+    async with DocumentWorker(SystemClock(), limits, jobs="tests.testkit.hostile_jobs") as worker:
+        jobs = [asyncio.create_task(worker._run("sleep", document, {})) for _ in range(4)]
+        outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    kinds = sorted(type(outcome).__name__ for outcome in outcomes)
+    assert kinds == ["Busy", "Busy", "DocumentTooLarge", "DocumentTooLarge"]
+    busy = next(outcome for outcome in outcomes if isinstance(outcome, Busy))
+    assert busy.retry_after_seconds
+
+
+async def test_the_forking_process_may_die(worker: DocumentWorker, document: Path) -> None:
+    assert (await worker.inspect(document)).pages == 1
+    assert worker._process is not None
+    worker._process.kill()
+    worker._process.wait()
+    assert (await worker.inspect(document)).pages == 1
+
+
+async def test_giving_up_ends_the_child(hostile: DocumentWorker, document: Path) -> None:
+    before = len(_children_of(hostile))
+    job = asyncio.create_task(hostile._run("sleep", document, {}))
+    while len(_children_of(hostile)) == before:
+        await asyncio.sleep(0.02)
+    job.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    async with asyncio.timeout(5):
+        while len(_children_of(hostile)) > before:
+            await asyncio.sleep(0.02)
+
+
+def _children_of(worker: DocumentWorker) -> list[str]:
+    assert worker._process is not None
+    pid = worker._process.pid
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+async def test_too_large_is_told_before_a_copy_is_made(document: Path, tmp_path: Path) -> None:
+    limits = WorkerLimits(document_bytes=100)
+    async with DocumentWorker(SystemClock(), limits) as worker:
+        with pytest.raises(DocumentTooLarge):
+            await worker.prepare(document, tmp_path / "out.pdf", options())
+        with pytest.raises(DocumentTooLarge):
+            await worker.inspect(document)
+    assert not (tmp_path / "out.pdf").exists()
+
+
+async def test_descriptors_do_not_leak(worker: DocumentWorker, document: Path) -> None:
+    await worker.inspect(document)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - descriptors
+    for _ in range(5):
+        await worker.inspect(document)
+    await asyncio.sleep(0)
+    assert len(os.listdir("/proc/self/fd")) <= before + 1  # noqa: PTH208
