@@ -173,7 +173,7 @@ def list_sha256(items: Sequence[Mapping[str, Any]]) -> bytes:
 
 def normalized_nif(nif: str) -> str:
     """Upper case, letters and digits only."""
-    return "".join(character for character in nif.upper() if character.isascii() and character.isalnum())
+    return "".join(character for character in nif.upper() if character.isalnum())
 
 
 def normalized_password(password: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -40,8 +42,10 @@ from documents.model import (
 from domain.digests import Digest
 from domain.errors import TimestampUnavailable, UnsupportedDocument
 from rubrica.database import make_engine
+from rubrica_client.gate import GateClient
+from rubrica_client.jws import sign as sign_jws
 from signer.client import SignatureActivationClient, SignatureAuthorisationClient
-from tests.testkit.core_simulator import CoreSimulator
+from tests.testkit.core_simulator import NIF, PASSWORD, CoreSimulator
 from tests.testkit.time import FrozenClock
 
 EDGE_URL = "https://edge.test"
@@ -130,6 +134,58 @@ class Edge:
         client = httpx.AsyncClient(transport=httpx.ASGITransport(self.gate_app), base_url=GATE_URL)
         self.clients.append(client)
         return client
+
+    def bearer(self, key: ec.EllipticCurvePrivateKey, client_id: str = AGENCY) -> dict[str, str]:
+        """A fresh private_key_jwt as a header."""
+        now = int(self.clock.now().timestamp())
+        claims = {"iss": client_id, "sub": client_id, "aud": EDGE_URL, "iat": now, "exp": now + 60}
+        assertion = sign_jws({"kid": client_id}, {**claims, "jti": secrets.token_hex(16)}, key)
+        return {"Authorization": f"Bearer {assertion}"}
+
+    async def own_transaction(self, *documents: bytes, level: str = "B-T", nif: str = "") -> tuple[str, str]:
+        """A submitted transaction of the citizen's own web: its id and its link token."""
+        system = self.browser()
+        documents = documents or (PDF,)
+        body = {"documents": [{"title": f"Documento {n + 1}"} for n in range(len(documents))], "level": level}
+        answer = await system.post("/v1/transactions", json={**body, "citizen_nif": nif}, headers=idempotent())
+        assert answer.status_code == 201, answer.text
+        created = answer.json()
+        bearer = {"Authorization": f"Bearer {created['link_token']}"}
+        for number, document in enumerate(documents, start=1):
+            answer = await system.put(
+                f"/v1/transactions/{created['id']}/documents/{number}",
+                content=document,
+                headers={"Content-Type": "application/pdf", **bearer},
+            )
+            assert answer.status_code == 200, answer.text
+        answer = await system.post(f"/v1/transactions/{created['id']}/submit", headers={**idempotent(), **bearer})
+        assert answer.status_code == 200, answer.text
+        return created["id"], created["link_token"]
+
+    async def approved(self, review: dict[str, Any], *, otp: str | None = None) -> httpx.URL:
+        """Type password and code at the gate, as the real client does; gives the way back with its code."""
+
+        def at_the_gate() -> str:
+            with GateClient(GATE_URL, self.core.token_key, transport=bridge) as gate:
+                pending = gate.begin(gate.describe(review["request_id"]), NIF, PASSWORD)
+                return gate.complete(pending, otp or self.core.otp)
+
+        bridge = Bridge(self.gate_app)
+        return httpx.URL(await asyncio.to_thread(at_the_gate))
+
+    async def status(self, transaction_id: str, link_token: str) -> dict[str, Any]:
+        """A transaction of the citizen's own web."""
+        answer = await self.browser().get(
+            f"/v1/transactions/{transaction_id}", headers={"Authorization": f"Bearer {link_token}"}
+        )
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+def idempotent() -> dict[str, str]:
+    """A fresh idempotency key as a header."""
+    return {"Idempotency-Key": secrets.token_hex(16)}
 
 
 @asynccontextmanager
