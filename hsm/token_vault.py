@@ -8,14 +8,14 @@ from domain.canonical import Part, encode
 from hsm.errors import HSMRefused
 from hsm.keys import KeyPair, MACKey, SigningKey, TokenKey, WrappingKey
 from hsm.pool import HSMPool
-from hsm.vault import Priority
+from hsm.vault import Priority, Vault
 
 # RSA-3072 takes 0.3 s as a rule and 1.5 s in one of a hundred cases.
 GENERATE_SECONDS = 30.0
 
 
-class TokenVault:
-    """Implements ``hsm.vault.Vault`` over a pool; see there for what each method does."""
+class TokenVault(Vault):
+    """``Vault`` over a pool; see there for what each method does."""
 
     def __init__(self, pool: HSMPool) -> None:
         self._pool = pool
