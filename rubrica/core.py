@@ -43,6 +43,7 @@ from hsm.settings import TokenSettings
 from hsm.token_vault import TokenVault
 from hsm.vault import Vault
 from rubrica.database import make_engine
+from rubrica.logs import configure_logs
 from rubrica.settings.core import CoreSettings
 from signer.activation import Activation
 from signer.approvals import Approvals
@@ -115,7 +116,7 @@ def run(settings_path: Path | None) -> None:
         OSError: A folder or socket cannot be used, or another core of this name runs.
     """
     settings = CoreSettings.load(settings_path)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(settings.log_level))
+    configure_logs(settings.log_level)
     os.umask(0o077)
     with only_one(settings):
         asyncio.run(_serve(settings))
@@ -296,14 +297,17 @@ async def listening(folder: Path, core: Core) -> AsyncIterator[None]:
     """Serve each caller class on its own socket, with just the services that it may call.
 
     Raises:
-        PermissionError: The folder is not ours alone.
+        PermissionError: A folder is not ours alone.
     """
     _own_folder(folder)
     servers = []
     for name, add in _SERVICES.items():
+        _own_folder(folder / name)
+        # A socket that a killed core left behind would refuse the next one.
+        _socket(folder, name).unlink(missing_ok=True)
         server = grpc.aio.server(interceptors=[ErrorInterceptor()])
         add(core, server)
-        server.add_insecure_port(f"unix:{folder / name}.sock")
+        server.add_insecure_port(f"unix:{_socket(folder, name)}")
         await server.start()
         servers.append(server)
     try:
@@ -317,9 +321,11 @@ def _own_folder(folder: Path) -> None:
     status = folder.stat()
     if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
         raise PermissionError(f"{folder} must be our own and closed to other users (chmod 0700)")
-    for name in _SERVICES:
-        # A socket that a killed core left behind would refuse the next one.
-        (folder / f"{name}.sock").unlink(missing_ok=True)
+
+
+def _socket(folder: Path, caller: str) -> Path:
+    # A folder each, so that a container of one class is given its own socket and sees no other.
+    return folder / caller / "core.sock"
 
 
 async def _until_stopped(core: Core) -> None:

@@ -148,7 +148,7 @@ class Generation:
     def socket_folder(self) -> Iterator[Path]:
         """A folder for Unix sockets that only this user can open, with a path that is short enough."""
         folder = self.folder / "run"
-        if len(os.fsencode(folder / "operator.sock")) <= _SOCKET_PATH_LIMIT:
+        if len(os.fsencode(folder / "operator" / "core.sock")) <= _SOCKET_PATH_LIMIT:
             folder.mkdir(mode=0o700, exist_ok=True)
             yield folder
         else:

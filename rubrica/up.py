@@ -114,7 +114,7 @@ class Supervisor:
             gate=url("gate"),
             pki=url("pki"),
             inbox=url("inbox"),
-            operator_socket=self._sockets / "operator.sock",
+            operator_socket=self._sockets / "operator" / "core.sock",
             token_key=folder / "tok.pem",
             trust=folder / "trust",
             state=folder,
@@ -148,7 +148,7 @@ class Supervisor:
         await self._children[name].start(within_seconds=START_SECONDS)
 
     async def _token_key_is_known(self) -> bool:
-        async with grpc.aio.insecure_channel(f"unix:{self._sockets / 'operator.sock'}") as channel:
+        async with grpc.aio.insecure_channel(f"unix:{self._sockets / 'operator' / 'core.sock'}") as channel:
             key = await RegistryClient(channel).token_key()
         pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         write_atomically(self._generation.folder / "tok.pem", pem, mode=0o644)
@@ -182,10 +182,10 @@ class Supervisor:
                 "client_audience": url("edge"),
                 "sms_url": f"{url('inbox')}/messages",
             },
-            "gate": {**listen["gate"], "core_socket": sockets / "gate.sock", "public_url": url("gate")},
+            "gate": {**listen["gate"], "core_socket": sockets / "gate" / "core.sock", "public_url": url("gate")},
             "edge": {
                 **listen["edge"],
-                "core_socket": sockets / "edge.sock",
+                "core_socket": sockets / "edge" / "core.sock",
                 "public_url": url("edge"),
                 "gate_url": url("gate"),
                 "database_url": f"sqlite+aiosqlite:///{folder / 'edge' / 'edge.sqlite'}",

@@ -1,1 +1,1 @@
-"""Settings, one frozen class per process: TOML file, then environment; unknown keys are errors, secrets are file paths."""
+"""Settings, one frozen class per process: TOML file, then environment; unknown keys are errors, secrets are paths."""

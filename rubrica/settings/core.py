@@ -19,7 +19,8 @@ class CoreSettings(ProcessSettings):
     state_dir: Path
     """Holds the lock file; ours alone."""
     sockets_dir: Path
-    """``edge.sock``, ``gate.sock``, ``operator.sock``: one per caller class, in a folder closed to others (0700)."""
+    """``edge/core.sock``, ``gate/core.sock``, ``operator/core.sock``: one per caller class, in folders closed to others
+    (0700)."""
 
     database_url: Annotated[str, Field(pattern=r"^(sqlite\+aiosqlite:///.+|postgresql\+asyncpg://.+)")]
 
