@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from documents import wire
 from documents.model import (
@@ -47,6 +47,8 @@ from domain.errors import (
     UnsupportedDocument,
     by_code,
 )
+
+T = TypeVar("T")
 
 _MESSAGE_LIMIT_BYTES = 8 * 1024 * 1024
 _START_SECONDS = 60.0
@@ -131,7 +133,7 @@ class DocumentWorker:
             Busy: Too many jobs wait already.
         """
         arguments = {"limit_bytes": self._limits.document_bytes}
-        return wire.from_plain(Inspection, await self._run("inspect", path, arguments))
+        return await self._run(Inspection, "inspect", path, arguments)
 
     async def prepare(self, source: Path, destination: Path, options: PAdESOptions) -> Prepared:
         """Make ``destination`` a copy of ``source`` with an empty signature; see ``documents.pades.prepare``.
@@ -143,8 +145,7 @@ class DocumentWorker:
         arguments = {"options": wire.to_plain(options), "limit_bytes": self._limits.document_bytes}
         try:
             await asyncio.to_thread(shutil.copyfile, source, destination)
-            result = await self._run("prepare", destination, arguments, writes=True)
-            return wire.from_plain(Prepared, result)
+            return await self._run(Prepared, "prepare", destination, arguments, writes=True)
         except BaseException:
             await asyncio.to_thread(destination.unlink, missing_ok=True)
             raise
@@ -175,7 +176,7 @@ class DocumentWorker:
             "trust": wire.to_plain(trust),
             "now": wire.to_plain(self._clock.now()),
         }
-        return wire.from_plain(FinishedDocument, await self._run("finish", path, arguments, fetch, writes=True))
+        return await self._run(FinishedDocument, "finish", path, arguments, fetch=fetch, writes=True)
 
     async def extend(
         self, path: Path, complete_bytes: int, *, level: Level, trust: TrustMaterial, fetch: AsyncFetch
@@ -192,7 +193,7 @@ class DocumentWorker:
             "trust": wire.to_plain(trust),
             "now": wire.to_plain(self._clock.now()),
         }
-        return wire.from_plain(FinishedDocument, await self._run("extend", path, arguments, fetch, writes=True))
+        return await self._run(FinishedDocument, "extend", path, arguments, fetch=fetch, writes=True)
 
     async def validate(
         self, path: Path, trust: TrustMaterial, at: datetime, fetch: AsyncFetch | None = None
@@ -209,17 +210,18 @@ class DocumentWorker:
             # Signing adds to a document that may have been as large as is allowed.
             "limit_bytes": self._limits.child.file_bytes,
         }
-        return wire.from_plain(ValidationReport, await self._run("validate", path, arguments, fetch))
+        return await self._run(ValidationReport, "validate", path, arguments, fetch=fetch)
 
     async def _run(
         self,
+        kind: type[T],
         name: str,
         path: Path,
         arguments: Mapping[str, Any],
-        fetch: AsyncFetch | None = None,
         *,
+        fetch: AsyncFetch | None = None,
         writes: bool = False,
-    ) -> Any:
+    ) -> T:
         async with self._place():
             descriptor = os.open(path, os.O_RDWR if writes else os.O_RDONLY)
             try:
@@ -229,7 +231,8 @@ class DocumentWorker:
             job = _Conversation(connection, self._limits, fetch)
             try:
                 async with asyncio.timeout(self._limits.wall_seconds):
-                    return await job.hold({"name": name, "arguments": arguments, "writes": writes})
+                    answer = await job.hold({"name": name, "arguments": arguments, "writes": writes})
+                return wire.from_plain(kind, answer)
             except TimeoutError as error:
                 raise DocumentTooLarge(_TOO_SLOW) from error
             except (EOFError, ConnectionError, wire.WireFault) as error:

@@ -45,6 +45,7 @@ _FORBIDDEN = (
     *("execve", "execveat", "fork", "vfork", "clone", "clone3"),
     *("kill", "tkill", "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "pidfd_send_signal"),
     *("mount", "umount2", "pivot_root", "chroot", "unshare", "setns", "bpf", "perf_event_open", "userfaultfd"),
+    *("setrlimit", "prlimit64"),  # root could lift its limits again
     *("keyctl", "add_key", "request_key", "personality", "shmget", "msgget", "semget", "mq_open"),
 )
 

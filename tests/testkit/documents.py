@@ -82,7 +82,7 @@ def trust_without_crls(pki: InMemoryPKI) -> TrustMaterial:
 
 def plain_pdf(text: str = "Solicitud") -> bytes:
     """A one-page PDF by reportlab."""
-    from reportlab.pdfgen.canvas import Canvas
+    from reportlab.pdfgen.canvas import Canvas  # type: ignore[import-untyped] # it has no types
 
     out = BytesIO()
     canvas = Canvas(out)

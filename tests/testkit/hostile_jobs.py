@@ -27,6 +27,7 @@ def run(channel: Channel, descriptor: int) -> None:
 def _attempts(_channel: Channel, _descriptor: int) -> dict[str, str]:
     """Try each, and tell how it went: ``done`` or the name of the error."""
     tries: dict[str, Callable[[], object]] = {
+        "stream pair": socket.socketpair,  # allowed: asyncio needs it
         "inet socket": lambda: socket.socket(socket.AF_INET),
         "unix socket": lambda: socket.socket(socket.AF_UNIX),
         "datagram pair": lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM),
@@ -40,7 +41,6 @@ def _attempts(_channel: Channel, _descriptor: int) -> dict[str, str]:
         "io_uring": _io_uring,
         "more descriptors": lambda: [os.dup(0) for _ in range(200)],
         "raise the limit": lambda: __import__("resource").setrlimit(7, (4096, 4096)),
-        "stream pair": lambda: socket.socketpair(),  # allowed: asyncio needs it
     }
     return {name: _outcome(attempt) for name, attempt in tries.items()}
 
