@@ -103,7 +103,7 @@ class CoreSimulator:
         self.password = PASSWORD
         self.otp = "123456"
         self.calls: Counter[str] = Counter()
-        self.faults: defaultdict[str, list[RubricaError | grpc.StatusCode | str]] = defaultdict(list)
+        self.faults: defaultdict[str, list[RubricaError | grpc.StatusCode | str | None]] = defaultdict(list)
         self.staged: dict[str, Staged] = {}
         self.pending: dict[str, Pending] = {}
         self.clients: dict[str, tuple[str, ec.EllipticCurvePublicKey, tuple[str, ...]]] = {}
