@@ -1,5 +1,7 @@
 """How errors leave the core over gRPC: a status, the stable code in the trailer, the text that is safe to show."""
 
+import asyncio
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -35,7 +37,14 @@ STATUS: dict[type[RubricaError], grpc.StatusCode] = {
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Turns errors of every method into statuses; whatever is not ours is a bug: logged in full, told to nobody."""
+    """Turns errors of every method into statuses; whatever is not ours is a bug: logged in full, told to nobody.
+
+    A caller may hang up: what was begun is ended all the same. Otherwise a guess could be tested and, by hanging up
+    before its failure is written, never show in the log or count among the failed codes.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     async def intercept_service(
         self,
@@ -49,13 +58,22 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
         async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
             async with errors_told(context, details.method):
-                return await handler.unary_unary(request, context)
+                work = asyncio.ensure_future(handler.unary_unary(request, context))
+                self._under_way.add(work)
+                work.add_done_callback(self._ended)
+                return await asyncio.shield(work)
 
         return grpc.unary_unary_rpc_method_handler(
             guarded,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
+
+    def _ended(self, work: asyncio.Task[Any]) -> None:
+        self._under_way.discard(work)
+        if not work.cancelled():
+            # Whoever still waits is told; asking here keeps asyncio from printing the error of one who hung up.
+            work.exception()
 
 
 @asynccontextmanager
@@ -72,9 +90,10 @@ async def errors_told(context: grpc.aio.ServicerContext, method: str) -> AsyncIt
         await _abort(context, HSMUnavailable("the signing device does not answer; try again", retry_after_seconds=2))
     except grpc.aio.AbortError:
         raise
-    except Exception:
-        # The exception's own text may quote a request: the traceback alone is kept.
-        log.exception("bug", method=method)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told one thing
+        # The exception's own text and local variables may quote a request: places and names alone are kept.
+        places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+        log.error("bug", method=method, error=type(error).__name__, places=places)  # noqa: TRY400 - see above
         await context.abort(grpc.StatusCode.INTERNAL, "internal error")
 
 

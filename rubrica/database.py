@@ -7,14 +7,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 
 def make_engine(url: str) -> AsyncEngine:
-    """An engine for ``sqlite+aiosqlite:///…`` or ``postgresql+asyncpg://…``.
+    """An engine for ``sqlite+aiosqlite:///…`` or ``postgresql+asyncpg://…``; its errors tell no parameters.
 
     SQLite takes its write lock when a transaction begins: deferred transactions that read first and write later fail
     under load with "database is locked". One connection serves them in order.
     """
     if not url.startswith("sqlite"):
-        return create_async_engine(url, pool_pre_ping=True)
-    engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=30, connect_args={"timeout": 10})
+        return create_async_engine(url, pool_pre_ping=True, hide_parameters=True)
+    engine = create_async_engine(
+        url, pool_size=1, max_overflow=0, pool_timeout=30, connect_args={"timeout": 10}, hide_parameters=True
+    )
 
     @sa.event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, _record: object) -> None:

@@ -28,7 +28,8 @@ from documents.model import TrustMaterial
 from domain.clock import Clock, SystemClock
 from domain.errors import DependencyUnavailable
 from rubrica.database import make_engine
-from rubrica.serving import STOP_SECONDS, configure_logs, core_answers, core_channel, serve
+from rubrica.logs import configure_logs
+from rubrica.serving import STOP_SECONDS, core_answers, core_channel, serve
 from rubrica.settings.edge import EdgeSettings
 from signer.client import SignatureActivationClient
 

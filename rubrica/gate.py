@@ -6,7 +6,8 @@ from pathlib import Path
 from api.gate.app import create_app
 from api.gate.endpoints import Relays
 from authn.client import FactorsClient
-from rubrica.serving import configure_logs, core_answers, core_channel, serve
+from rubrica.logs import configure_logs
+from rubrica.serving import core_answers, core_channel, serve
 from rubrica.settings.gate import GateSettings
 from signer.client import SignatureAuthorisationClient
 

@@ -8,7 +8,8 @@ import structlog
 from authn.messages.inbox.app import create_app
 from authn.messages.inbox.store import InboxStore
 from domain.clock import SystemClock
-from rubrica.serving import configure_logs, listening_socket, serve_together
+from rubrica.logs import configure_logs
+from rubrica.serving import listening_socket, serve_together
 from rubrica.settings.inbox import InboxSettings
 
 log = structlog.get_logger()

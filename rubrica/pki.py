@@ -17,7 +17,8 @@ from domain.clock import SystemClock
 from hsm.keys import Inventory
 from hsm.settings import TokenSettings
 from hsm.token import Token
-from rubrica.serving import configure_logs, listening_socket, serve_together
+from rubrica.logs import configure_logs
+from rubrica.serving import listening_socket, serve_together
 from rubrica.settings.pki import PKISettings
 
 REQUESTS_AT_ONCE = 200

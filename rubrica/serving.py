@@ -1,16 +1,13 @@
-"""What processes with an HTTP face share: logs, the channel to the core, servers that stop in order."""
+"""What processes with an HTTP face share: the channel to the core, servers that stop in order."""
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import grpc
-import structlog
 import uvicorn
 from fastapi import FastAPI
 
@@ -20,22 +17,6 @@ from rubrica.settings.web import WebSettings
 STOP_SECONDS = 8
 CORE_READY_SECONDS = 1.0
 BACKLOG = 512
-
-
-def configure_logs(level: str) -> None:
-    """JSON lines on standard output; tracebacks without local variables, since those may hold secrets."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
-    )
-    # Libraries speak up from WARNING on only, whatever our level: below that httpx, say, tells whole addresses.
-    logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
 
 
 def core_channel(core_socket: Path) -> "grpc.aio.Channel":

@@ -10,8 +10,8 @@ from pathlib import Path
 import grpc
 
 from authn.agencies import WEB
-from authn.client import FactorsClient, OTPChallenge, RegistryClient
-from authn.envelope import Envelope, EnvelopeContext, EnvelopePurpose
+from authn.client import Envelope, FactorsClient, OTPChallenge, RegistryClient
+from authn.envelope import EnvelopeContext, EnvelopePurpose
 from authn.sealing import Label, kdf, unseal
 from domain.algorithms import KeyType
 from domain.assurance import RegistrationLevel
@@ -140,7 +140,8 @@ class Callers:
         """Seal a secret to a fresh challenge, as the gate's page does."""
         challenge = await self.factors.challenge()
         bound = EnvelopeContext(purpose=purpose, **context)  # type: ignore[arg-type]
-        return self.browser.seal(challenge, bound, secret.encode(), companion)  # type: ignore[arg-type]
+        sealed = self.browser.seal(challenge, bound, secret.encode(), companion)  # type: ignore[arg-type]
+        return Envelope(sap_id=sealed.sap_id, nonce=sealed.nonce, enc=sealed.enc, ciphertext=sealed.ciphertext)
 
     def _token(self, cid: str, sealed: bytes) -> bytes:
         return unseal(Label.ANSWER, kdf(Label.ANSWER, self.browser.cs, cid), sealed, cid)
