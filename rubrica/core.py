@@ -143,7 +143,7 @@ async def _serve(settings: CoreSettings) -> None:
         conf_path=settings.softhsm2_conf,
     )
     pool = await HSMPool.start(token, workers=settings.hsm_workers, queue_limit=settings.hsm_queue_limit)
-    engine = make_engine(settings.database_url)
+    engine = make_engine(settings.database_url, settings.database_password_file)
     issuer = HTTPIssuer(settings.issuer_socket)
     gateway = HTTPSMSGateway(
         HTTPGatewayConfig(

@@ -1,19 +1,23 @@
 """One engine per process, made here so that every zone treats SQLite and PostgreSQL alike."""
 
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 
-def make_engine(url: str) -> AsyncEngine:
+def make_engine(url: str, password_file: Path | None = None) -> AsyncEngine:
     """An engine for ``sqlite+aiosqlite:///…`` or ``postgresql+asyncpg://…``; its errors tell no parameters.
 
     SQLite takes its write lock when a transaction begins: deferred transactions that read first and write later fail
     under load with "database is locked". One connection serves them in order.
     """
     if not url.startswith("sqlite"):
-        return create_async_engine(url, pool_pre_ping=True, hide_parameters=True)
+        address = sa.make_url(url)
+        if password_file is not None:
+            address = address.set(password=password_file.read_text(encoding="utf-8").strip())
+        return create_async_engine(address, pool_pre_ping=True, hide_parameters=True)
     engine = create_async_engine(
         url, pool_size=1, max_overflow=0, pool_timeout=30, connect_args={"timeout": 10}, hide_parameters=True
     )

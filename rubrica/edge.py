@@ -71,7 +71,7 @@ async def build(settings: EdgeSettings, clock: Clock | None = None) -> AsyncIter
     sealer = Sealer(load_key(settings.seal_key_file, create=settings.profile == "development"))
     store = DocumentStore(settings.storage_dir)
     async with contextlib.AsyncExitStack() as stack:
-        engine = make_engine(settings.database_url)
+        engine = make_engine(settings.database_url, settings.database_password_file)
         stack.push_async_callback(engine.dispose)
         async with engine.begin() as connection:
             await connection.run_sync(metadata.create_all)

@@ -31,8 +31,8 @@ class ProcessSettings(BaseSettings):
                 settings_cls: type[BaseSettings],
                 init_settings: PydanticBaseSettingsSource,
                 env_settings: PydanticBaseSettingsSource,
-                dotenv_settings: PydanticBaseSettingsSource,
-                file_secret_settings: PydanticBaseSettingsSource,
+                dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the order is the library's
+                file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the order is the library's
             ) -> tuple[PydanticBaseSettingsSource, ...]:
                 return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 

@@ -23,6 +23,8 @@ class CoreSettings(ProcessSettings):
     (0700)."""
 
     database_url: Annotated[str, Field(pattern=r"^(sqlite\+aiosqlite:///.+|postgresql\+asyncpg://.+)")]
+    database_password_file: Path | None = None
+    """The database's password, where it asks for one."""
 
     token_module: Path = Path("/usr/lib/softhsm/libsofthsm2.so")
     """PKCS#11 library."""

@@ -20,6 +20,8 @@ class EdgeSettings(WebSettings):
 
     database_url: Annotated[str, Field(pattern=r"^(sqlite\+aiosqlite:///|postgresql\+asyncpg://).+")]
     """Transactions; secrets in it are sealed under the key in ``seal_key_file``."""
+    database_password_file: Path | None = None
+    """The database's password, where it asks for one."""
     storage_dir: Path
     """Documents."""
     seal_key_file: Path
