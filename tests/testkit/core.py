@@ -5,7 +5,7 @@ import base64
 import hashlib
 import re
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,6 +148,11 @@ class Played:
 
     async def change_password(self, old: str, new: str, *, nif: str = NIF) -> None:
         """Old password, SMS, new password."""
+        set_password = await self.prove_for_change(old, new, nif=nif)
+        await set_password()
+
+    async def prove_for_change(self, old: str, new: str, *, nif: str = NIF) -> Callable[[], Awaitable[None]]:
+        """Old password and SMS; gives the last step, ready to be done."""
         context = EnvelopeContext(purpose=EnvelopePurpose.PASSWORD_CHANGE_BEGIN, subject=nif)
         envelope = self.browser.seal(await self.mint(), context, old.encode())
         begun = await self.core.password_change.begin(nif, envelope)
@@ -155,8 +160,8 @@ class Played:
         envelope = self.browser.seal(await self.mint(), context, (await self.otp(begun.challenge_id)).encode())
         cid, token = await self._token(EnvelopePurpose.PASSWORD_CHANGE_COMPLETE, begun.challenge_id, envelope)
         context = EnvelopeContext(purpose=EnvelopePurpose.PASSWORD_CHANGE_SET, challenge_id=cid)
-        envelope = self.browser.seal(await self.mint(), context, new.encode(), token)
-        await self.core.password_change.set_password(cid, envelope)
+        last = self.browser.seal(await self.mint(), context, new.encode(), token)
+        return lambda: self.core.password_change.set_password(cid, last)
 
     async def _token(self, purpose: EnvelopePurpose, cid: str, envelope: Envelope) -> tuple[str, bytes]:
         challenge = await self.core.otp.find(cid)
