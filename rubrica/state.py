@@ -2,11 +2,15 @@
 
 A *generation* is one whole little deployment: two tokens, databases, settings, ports. The address of the PKI stands
 inside the certificates it issued, so its port belongs to its generation for good. If a stranger holds that port,
-another generation is taken, or a new one made; the old one stays and is used again when its port is free.
+another generation is taken, or a new one made; the old one stays and is used again when its port is free. So it is when
+tables or keys have changed with the program: this state is for development and knows no migration.
 """
 
+import ast
 import contextlib
 import fcntl
+import functools
+import hashlib
 import json
 import os
 import secrets
@@ -27,6 +31,8 @@ HOSTS: Mapping[str, str] = MappingProxyType(
     # Cookies are per host, not per port: edge and gate need two names even on one machine.
     {"edge": "127.0.0.1", "gate": "localhost", "pki": "127.0.0.1", "inbox": "127.0.0.1"}
 )
+_PROJECT = Path(__file__).resolve().parents[1]
+_WITH_STATE = ("api", "audit", "authn", "certs", "hsm", "signer")
 _PORTS = range(20000, 32000)
 """Below the range from which the kernel takes ports for outgoing connections."""
 _SOCKET_PATH_LIMIT = 100
@@ -36,7 +42,7 @@ _SOCKET_PATH_LIMIT = 100
 def var_folder() -> Path:
     """``var/`` of the project, or what ``RUBRICA_VAR`` names."""
     given = os.environ.get("RUBRICA_VAR")
-    return Path(given).resolve() if given else Path(__file__).resolve().parents[1] / "var"
+    return Path(given).resolve() if given else _PROJECT / "var"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +118,12 @@ class Generation:
 
     @classmethod
     def take(cls, var: Path) -> Self:
-        """The last used generation whose PKI port is free, or a new one; the other ports may change."""
+        """The last used generation that fits and whose PKI port is free, or a new one; the other ports may change."""
         parent = var / "state"
         parent.mkdir(parents=True, exist_ok=True)
         folders = [path.parent for path in parent.glob("*/ports.json")]
         for folder in sorted(folders, key=lambda folder: (folder / "ports.json").stat().st_mtime_ns, reverse=True):
-            ports = _read_ports(folder)
+            ports = _read_ports(folder, schema())
             bound = _bind(ports["pki"]) if "pki" in ports else None
             if bound is not None:
                 return cls._with_sockets(folder, ports, {"pki": bound})
@@ -141,7 +147,7 @@ class Generation:
                 guard.bind(("::1", sockets["gate"].getsockname()[1]))
                 taken._guards.append(guard)
         numbers = {service: bound.getsockname()[1] for service, bound in sockets.items()}
-        write_atomically(folder / "ports.json", json.dumps(numbers) + "\n")
+        write_atomically(folder / "ports.json", json.dumps({**numbers, "schema": schema()}) + "\n")
         return taken
 
     @contextlib.contextmanager
@@ -156,10 +162,25 @@ class Generation:
                 yield Path(short)
 
 
-def _read_ports(folder: Path) -> dict[str, int]:
+@functools.cache
+def schema() -> str:
+    """A digest of every table's definition and of the tokens' inventory: of their text, so that nothing is loaded."""
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in _WITH_STATE for path in (_PROJECT / folder).rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if path.name == "inventory.py":
+            digest.update(ast.unparse(ast.parse(text)).encode())
+        elif "sa.Table(" in text:
+            calls = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
+            tables = (call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "Table")
+            digest.update("".join(map(ast.unparse, tables)).encode())
+    return digest.hexdigest()
+
+
+def _read_ports(folder: Path, fitting: str) -> dict[str, int]:
     try:
         ports = json.loads((folder / "ports.json").read_text(encoding="utf-8"))
-        return {service: int(ports[service]) for service in HOSTS}
+        return {service: int(ports[service]) for service in HOSTS} if ports["schema"] == fitting else {}
     except (OSError, ValueError, KeyError):
         return {}
 

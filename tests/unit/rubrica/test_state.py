@@ -1,4 +1,5 @@
 import os
+import shutil
 import socket
 import stat
 import tomllib
@@ -79,6 +80,39 @@ def test_a_damaged_memory_of_ports_makes_another_generation(var: Path) -> None:
 
     assert second.folder != first.folder
     second.close()
+
+
+def test_state_of_other_tables_is_left_alone(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Generation.take(var)
+    first.close()
+    with monkeypatch.context() as changed:
+        changed.setattr(state, "schema", lambda: "other tables")
+        second = Generation.take(var)
+        second.close()
+
+    third = Generation.take(var)
+
+    assert second.folder != first.folder
+    assert third.folder == first.folder
+    third.close()
+
+
+def test_the_schema_is_that_of_every_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = state.schema()
+    copied = tmp_path / "project"
+    for folder in state._WITH_STATE:
+        shutil.copytree(state._PROJECT / folder, copied / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(state, "_PROJECT", copied)
+    state.schema.cache_clear()
+    assert state.schema() == before
+    seen = {before}
+    for name in ("audit/log.py", "authn/messages/outbox.py", "signer/tables.py", "api/transactions/tables.py"):
+        source = copied / name
+        source.write_text(source.read_text().replace("sa.Column(", 'sa.Column("extra", sa.Integer), sa.Column(', 1))
+        state.schema.cache_clear()
+        assert state.schema() not in seen, name
+        seen.add(state.schema())
+    state.schema.cache_clear()
 
 
 def test_nobody_else_gets_the_gates_port_on_the_other_localhost(var: Path) -> None:
