@@ -5,6 +5,7 @@ import os
 import secrets
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pkcs11
@@ -16,8 +17,9 @@ from hsm.errors import HSMError, InventoryMismatch, TokenUnavailable
 from hsm.inventory import P256_PARAMETERS, SECRET_BYTES, KeySpec, ObjectSpec, audit, keys_of, to_pkcs11
 from hsm.keys import Inventory
 from hsm.lock import token_lock
+from hsm.session import find_token, log_in, read_pin
 from hsm.settings import TokenSettings
-from hsm.token import Token, find_token, log_in, read_pin
+from hsm.token import Token
 
 PIN_BYTES = 16
 
@@ -159,7 +161,10 @@ def _write_once(path: Path, text: str, mode: int) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
+    # A link, unlike a rename, never takes the place of what another ceremony has written meanwhile.
+    with suppress(FileExistsError):
+        path.hardlink_to(draft)
+    draft.unlink()
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+from domain.algorithms import KeyType
+
 
 class MACKey(StrEnum):
     """HMAC-SHA256 keys of the token "core"."""
@@ -52,11 +54,15 @@ TokenKey: TypeAlias = MACKey | WrappingKey | SigningKey | SealingKey
 """Any key that lives on a token."""
 
 
+WRAPPED_BYTES = {KeyType.P256: 80, KeyType.RSA3072: 1808}
+"""Length of a wrapped private key. One per type: what is parked for a wrong password must not differ in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeyPair:
     """A newborn key, wrapped; its private half was destroyed inside the call that made it."""
 
     wrapped: bytes
-    """AES-KWP blob: 80 bytes for P-256, 1 792 to 1 808 for RSA-3072."""
+    """AES-KWP blob, always ``WRAPPED_BYTES`` of its key type."""
     spki: bytes
     """SubjectPublicKeyInfo, DER."""

@@ -4,8 +4,6 @@ python-pkcs11 initialises the module without locking, so a process that holds a 
 only: HSM workers and the PKI do, nobody else imports this module.
 """
 
-import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,10 +21,20 @@ from pkcs11.exceptions import PKCS11Error
 from domain.algorithms import KeyType
 from domain.canonical import Part, encode
 from hsm.cryptoki import Cryptoki
-from hsm.errors import FaultySignature, HSMRefused, InventoryMismatch, PINRefused, SessionLost, TokenUnavailable
-from hsm.inventory import KEY_WRAP, P256_PARAMETERS, attribute_mapper, audit, keys_of, unwrap_template
-from hsm.keys import Inventory, KeyPair, MACKey, SealingKey, SigningKey, TokenKey, WrappingKey
+from hsm.errors import FaultySignature, HSMRefused, InventoryMismatch, SessionLost
+from hsm.inventory import KEY_WRAP, P256_PARAMETERS, audit, keys_of, unwrap_template
+from hsm.keys import (
+    WRAPPED_BYTES,
+    Inventory,
+    KeyPair,
+    MACKey,
+    SealingKey,
+    SigningKey,
+    TokenKey,
+    WrappingKey,
+)
 from hsm.lock import token_lock
+from hsm.session import log_in
 from hsm.settings import TokenSettings
 
 GCM_NONCE_BYTES = 12
@@ -35,21 +43,12 @@ DIGEST_BYTES = 32
 COORDINATE_BYTES = 32
 RSA_BITS = 3072
 
+_GENERATE_ATTEMPTS = 40
+
 # DigestInfo of SHA-256, RFC 8017 section 9.2 note 1: the digest follows.
 _SHA256_DIGEST_INFO = bytes.fromhex("3031300d060960864801650304020105000420")
 _SHA256 = Prehashed(hashes.SHA256())
 
-# SoftHSM 2.6.1 now and then fails to start beside a process that writes to the same token.
-_START_PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
-
-_PIN_ERRORS = (
-    pkcs11.PinIncorrect,
-    pkcs11.PinInvalid,
-    pkcs11.PinLenRange,
-    pkcs11.PinExpired,
-    pkcs11.PinLocked,
-    pkcs11.UserPinNotInitialized,
-)
 # These say nothing about the input: the token, the session or the login is gone.
 _SESSION_ERRORS = (
     pkcs11.DeviceError,
@@ -165,12 +164,24 @@ class Token:
     def generate(self, kek: WrappingKey, key_type: KeyType) -> KeyPair:
         """Make a key pair, wrap the private half under the newest ``kek``, destroy it.
 
-        The newborn key is the first of the two exceptions to "not extractable": it must be, to be wrapped.
+        A quarter of all RSA keys have a shorter encoding, because a number in them happens to be small. They are thrown
+        away: the length of a blob must be that of its key type.
+
+        Raises:
+            HSMRefused: This token wraps keys to another length.
         """
+        for _ in range(_GENERATE_ATTEMPTS):
+            pair = self._generate(kek, key_type)
+            if len(pair.wrapped) == WRAPPED_BYTES[key_type]:
+                return pair
+        raise HSMRefused(f"this token does not wrap {key_type} keys to {WRAPPED_BYTES[key_type]} bytes")
+
+    def _generate(self, kek: WrappingKey, key_type: KeyType) -> KeyPair:
         wrapping_key = self._key(kek, ObjectClass.SECRET_KEY, None)
         private_template = {
             Attribute.PRIVATE: True,
             Attribute.SENSITIVE: True,
+            # The first of the two exceptions to "not extractable": it must be, to be wrapped.
             Attribute.EXTRACTABLE: True,
             Attribute.SIGN: kek is WrappingKey.CITIZEN,
             Attribute.DERIVE: kek is WrappingKey.SAP,
@@ -375,71 +386,6 @@ _NO_USE = dict.fromkeys(
     ),
     False,
 )
-
-
-def log_in(settings: TokenSettings, *, writing: bool = False) -> pkcs11.Session:
-    """Open a session and log in; only the ceremony writes.
-
-    What may fail for a moment is retried before the login; the login itself never is.
-
-    Raises:
-        TokenUnavailable: No such module, token or PIN file.
-        PINRefused: The token refused the PIN.
-    """
-    pin = read_pin(settings.pin_file)
-    token = find_token(settings)
-    if token is None:
-        raise TokenUnavailable(f"there is no token {settings.token_label!r}")
-    try:
-        return open_session(token, pin, writing=writing)
-    except _PIN_ERRORS as exc:
-        raise PINRefused(f"the token {settings.token_label!r} refused the PIN in {settings.pin_file}") from exc
-    except PKCS11Error as exc:
-        raise TokenUnavailable(f"the login at the token {settings.token_label!r} failed") from exc
-
-
-def open_session(token: pkcs11.Token, pin: str, *, writing: bool) -> pkcs11.Session:
-    """The only place where a PIN is tried."""
-    return token.open(rw=writing, user_pin=pin, attribute_mapper=attribute_mapper())
-
-
-def find_token(settings: TokenSettings, *, patient: bool = True) -> pkcs11.Token | None:
-    """Load the module and look for the token; unless told otherwise, a failure is tried again for about two seconds.
-
-    Raises:
-        TokenUnavailable: The module does not load or goes on failing.
-    """
-    if settings.conf_path is not None:
-        os.environ["SOFTHSM2_CONF"] = str(settings.conf_path)
-    module = str(settings.module)
-    for pause in (*(_START_PAUSES_SECONDS if patient else ()), None):
-        try:
-            return pkcs11.lib(module).get_token(token_label=settings.token_label)
-        except pkcs11.NoSuchToken:
-            if pause is None:
-                return None
-        except PKCS11Error as exc:
-            if pause is None:
-                raise TokenUnavailable(f"the PKCS#11 module {module} does not start") from exc
-        pkcs11.unload(module)
-        time.sleep(pause)
-    return None
-
-
-def read_pin(path: Path) -> str:
-    """The PIN, from a file that only its owner can read.
-
-    Raises:
-        TokenUnavailable: There is no such file, or others can read it.
-    """
-    try:
-        mode = path.stat().st_mode
-        pin = path.read_text().strip()
-    except OSError as exc:
-        raise TokenUnavailable(f"the PIN file {path} cannot be read") from exc
-    if mode & 0o077:
-        raise TokenUnavailable(f"the PIN file {path} must be closed to others (chmod 0400)")
-    return pin
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 import pkcs11
 
-from hsm import token as token_module
+from hsm import session as session_module
 from hsm import worker
 from hsm.errors import SessionLost
 from hsm.token import Token
@@ -69,7 +69,7 @@ def operations(token: Token) -> dict[str, worker.Operation]:
 
 
 real_operations = worker.operations
-real_open_session = token_module.open_session
+real_open_session = session_module.open_session
 
 
 def open_session(token: pkcs11.Token, pin: str, *, writing: bool) -> pkcs11.Session:
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
     """A worker with the faults in place."""
     worker.Token = FaultyToken  # type: ignore[attr-defined]  # patched on purpose
     worker.operations = operations
-    token_module.open_session = open_session
+    session_module.open_session = open_session
     worker.main(arguments)
 
 

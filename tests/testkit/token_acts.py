@@ -26,7 +26,7 @@ from domain.algorithms import KeyType
 from hsm import keymaking
 from hsm import token as token_module
 from hsm.cryptoki import Cryptoki
-from hsm.errors import InventoryMismatch
+from hsm.errors import HSMRefused, InventoryMismatch
 from hsm.inventory import (
     KEY_WRAP,
     P256_PARAMETERS,
@@ -38,9 +38,10 @@ from hsm.inventory import (
     to_pkcs11,
     unwrap_template,
 )
-from hsm.keys import Inventory, SealingKey, WrappingKey
+from hsm.keys import WRAPPED_BYTES, Inventory, SealingKey, WrappingKey
+from hsm.session import log_in, read_pin
 from hsm.settings import TokenSettings
-from hsm.token import Token, log_in
+from hsm.token import Token
 
 
 def act(settings: TokenSettings, name: str, *arguments: Any) -> Any:
@@ -78,6 +79,21 @@ def one_signature(settings: TokenSettings) -> dict[str, str]:
     (signature,) = token.sign(pair.wrapped, pair.spki, [digest], kek_version=1)
     token.close()
     return {"spki": pair.spki.hex(), "digest": digest.hex(), "signature": signature.hex()}
+
+
+def wrapped_lengths(settings: TokenSettings, key_type: str, count: int) -> dict[str, list[int]]:
+    """Lengths of newborn blobs, as they come and as they are given out."""
+    token = Token.connect(settings, Inventory.CORE)
+    born = [len(token._generate(WrappingKey.CITIZEN, KeyType(key_type)).wrapped) for _ in range(count)]
+    given = [len(token.generate(WrappingKey.CITIZEN, KeyType(key_type)).wrapped) for _ in range(count)]
+    refused = 0
+    WRAPPED_BYTES[KeyType.P256] = 81
+    try:
+        token.generate(WrappingKey.CITIZEN, KeyType.P256)
+    except HSMRefused:
+        refused = 1
+    token.close()
+    return {"born": born, "given": given, "refused": [refused]}
 
 
 def destroy(settings: TokenSettings, label: str) -> int:
@@ -270,7 +286,7 @@ def token_making_killed(settings: TokenSettings) -> None:
     def read_pin_or_die(path: Path) -> str:
         if path.suffix != ".so":
             os.kill(os.getpid(), signal.SIGKILL)
-        return token_module.read_pin(path)
+        return read_pin(path)
 
     setattr(keymaking, "read_pin", read_pin_or_die)  # noqa: B010 - patched on purpose
     keymaking.initialise_token(settings)

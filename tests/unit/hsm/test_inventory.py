@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from domain.algorithms import KeyType
 from hsm.ceremony import TokenState, status
 from hsm.errors import InventoryMismatch
-from hsm.keys import Inventory
+from hsm.keys import WRAPPED_BYTES, Inventory
 from hsm.pool import HSMPool
 from hsm.settings import TokenSettings
 from tests.testkit.softhsm import core_token, pki_token
@@ -126,6 +127,14 @@ def test_token_agrees_with_cryptography(settings: TokenSettings) -> None:
     outcome = act(settings, "against_cryptography")
     assert len(outcome) == 10
     assert [name for name, right in outcome.items() if not right] == []
+
+
+@pytest.mark.parametrize(("key_type", "count"), [(KeyType.P256, 20), (KeyType.RSA3072, 3)])
+def test_blobs_of_one_key_type_have_one_length(settings: TokenSettings, key_type: KeyType, count: int) -> None:
+    lengths = act(settings, "wrapped_lengths", key_type, count)
+    assert set(lengths["given"]) == {WRAPPED_BYTES[key_type]}
+    assert set(lengths["born"]) <= {WRAPPED_BYTES[key_type], WRAPPED_BYTES[key_type] - 8}
+    assert lengths["refused"] == [1], "a token that wraps otherwise must be told, not tried for ever"
 
 
 def test_twenty_cold_starts_at_once(settings: TokenSettings) -> None:

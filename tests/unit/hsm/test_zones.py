@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 # Whoever imports one of these loads python-pkcs11.
-LOADING = {"pkcs11", "hsm.token", "hsm.inventory", "hsm.worker", "hsm.keymaking"}
+LOADING = {"pkcs11", "hsm.token", "hsm.inventory", "hsm.session", "hsm.worker", "hsm.keymaking"}
 
 # With one PKCS#11 thread of its own: the PKI, which is a process apart.
 ALLOWED = ("certs/pki/", "rubrica/pki.py")
