@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -52,6 +52,8 @@ T = TypeVar("T")
 
 _MESSAGE_LIMIT_BYTES = 8 * 1024 * 1024
 _START_SECONDS = 60.0
+_GROWTH_BYTES = 16 * 1024 * 1024
+"""What signing may add to a document that was as large as is allowed."""
 _ROOT = Path(__file__).resolve().parents[1]
 
 # What a job may answer; a child that met hostile bytes cannot claim, say, that the caller has no rights.
@@ -94,6 +96,7 @@ class DocumentWorker:
         """
         self._clock = clock
         self._limits = limits or WorkerLimits()
+        self._child = replace(self._limits.child, file_bytes=self._limits.document_bytes + _GROWTH_BYTES)
         self._jobs = jobs
         self._places = asyncio.Semaphore(self._limits.places)
         self._waiting = 0
@@ -207,8 +210,7 @@ class DocumentWorker:
             "trust": wire.to_plain(trust),
             "at": wire.to_plain(at),
             "online": fetch is not None,
-            # Signing adds to a document that may have been as large as is allowed.
-            "limit_bytes": self._limits.child.file_bytes,
+            "limit_bytes": self._child.file_bytes,
         }
         return await self._run(ValidationReport, "validate", path, arguments, fetch=fetch)
 
@@ -258,7 +260,7 @@ class DocumentWorker:
         """A connection to a new child that holds ``descriptor``; starts the forking process anew if it died."""
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
-        message = json.dumps(asdict(self._limits.child)).encode()
+        message = json.dumps(asdict(self._child)).encode()
         with theirs:
             for last in (False, True):
                 try:

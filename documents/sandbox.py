@@ -60,7 +60,7 @@ class Limits:
     """Address space (RLIMIT_AS), of which the loaded parsers take some 100 MiB."""
     cpu_seconds: int = 20
     file_bytes: int = 128 * 1024 * 1024
-    """Largest file that it may leave behind."""
+    """Largest file that it may leave behind; the worker sets it from its limit for documents."""
     descriptors: int = 32
 
 
