@@ -67,8 +67,10 @@ def initialise_token(settings: TokenSettings) -> bool:
 
 def status(settings: TokenSettings, inventory: Inventory) -> TokenReport:
     """See ``hsm.ceremony.status``."""
-    if not settings.pin_file.exists():
-        return _report(settings, inventory, TokenState.ABSENT, [f"there is no PIN file {settings.pin_file}"])
+    needed = [path for path in (settings.conf_path, settings.pin_file) if path is not None]
+    gone = [f"there is no file {path}" for path in needed if not path.exists()]
+    if gone:
+        return _report(settings, inventory, TokenState.ABSENT, gone)
     with token_lock(settings.pin_file):
         token = find_token(settings, patient=False)
         if token is None or not token.flags & TokenFlag.USER_PIN_INITIALIZED:

@@ -67,7 +67,8 @@ def find_token(settings: TokenSettings, *, patient: bool = True) -> pkcs11.Token
                 return None
         except PKCS11Error as exc:
             if pause is None:
-                raise TokenUnavailable(f"the PKCS#11 module {module} does not start") from exc
+                hint = "" if settings.conf_path is None else f"; look at {settings.conf_path} and the folder it names"
+                raise TokenUnavailable(f"the PKCS#11 module {module} does not start{hint}") from exc
         pkcs11.unload(module)
         time.sleep(pause)
     return None

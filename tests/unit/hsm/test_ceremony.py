@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,28 @@ def test_ceremony_needs_a_token(tmp_path: Path) -> None:
     without_conf = TokenSettings(settings.module, "core", settings.pin_file)
     with pytest.raises(HSMError, match="only SoftHSM"):
         initialise_token(without_conf)
+
+
+def test_status_of_what_is_gone(tmp_path: Path) -> None:
+    settings = empty_token(tmp_path)
+    shutil.rmtree(settings.pin_file.parent / "tokens")
+    with pytest.raises(TokenUnavailable, match="the folder it names"):
+        status(settings, Inventory.CORE)
+    assert settings.conf_path is not None
+    settings.conf_path.unlink()
+    report = status(settings, Inventory.CORE)
+    assert (report.state, report.findings) == (TokenState.ABSENT, (f"there is no file {settings.conf_path}",))
+
+
+def test_ceremonies_at_once_make_one_token(tmp_path: Path) -> None:
+    settings = token_settings(tmp_path / "core", "core")
+    with ThreadPoolExecutor() as threads:
+        assert sorted(threads.map(initialise_token, [settings] * 4)) == [False, False, False, True]
+        reports = list(threads.map(initialise, [settings] * 3, [Inventory.CORE] * 3))
+    assert [report.state for report in reports] == [TokenState.COMPLETE] * 3
+    assert sum(report.made for report in reports) == 1
+    names = sorted(path.name for path in settings.pin_file.parent.iterdir())
+    assert names == ["pin", "pin.so", "softhsm2.conf", "tokens"]
 
 
 def test_ceremony_refuses_a_token_with_foreign_or_loosened_keys(tmp_path: Path) -> None:
