@@ -257,23 +257,28 @@ class DocumentWorker:
             self._places.release()
 
     async def _fork(self, descriptor: int) -> socket.socket:
-        """A connection to a new child that holds ``descriptor``; starts the forking process anew if it died."""
+        """A connection to a new child that holds ``descriptor``."""
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
-        message = json.dumps(asdict(self._child)).encode()
-        with theirs:
-            for last in (False, True):
-                try:
-                    await self.start()
-                    assert self._control is not None  # noqa: S101 - start() has just made it
-                    socket.send_fds(self._control, [message], [theirs.fileno(), descriptor])
-                    break
-                except OSError:
-                    await self.close()
-                    if last:
-                        ours.close()
-                        raise
+        try:
+            with theirs:
+                await self._hand_over([theirs.fileno(), descriptor])
+        except BaseException:
+            ours.close()
+            raise
         return ours
+
+    async def _hand_over(self, descriptors: list[int]) -> None:
+        """Ask for a child; starts the forking process anew, once, if it died."""
+        message = json.dumps(asdict(self._child)).encode()
+        for _ in range(2):
+            await self.start()
+            control = self._control
+            if control is not None and _sent(control, message, descriptors):
+                return
+            if control is self._control:  # else another job has mended it already
+                await self.close()
+        raise OSError("the process that reads documents does not stay")
 
     async def _launch(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -362,6 +367,16 @@ class _Conversation:
         if self._fetched_bytes > self._limits.fetched_bytes:
             return {"unavailable": "the evidence for the document is larger than this service fetches"}
         return {"fetched": wire.to_plain(found)}
+
+
+def _sent(control: socket.socket, message: bytes, descriptors: list[int]) -> bool:
+    try:
+        socket.send_fds(control, [message], descriptors)
+    except BlockingIOError:
+        raise Busy("too many documents at once; please try again in a moment", retry_after_seconds=2) from None
+    except OSError:
+        return False
+    return True
 
 
 async def _receive(reader: asyncio.StreamReader) -> dict[str, Any]:
