@@ -36,10 +36,13 @@ class ChildSpec:
 class Child:
     """One process, started again whenever it dies."""
 
-    def __init__(self, spec: ChildSpec, *, report: Callable[[str], None]) -> None:
-        """``report`` takes a sentence for the operator whenever the child dies."""
+    def __init__(
+        self, spec: ChildSpec, *, report: Callable[[str], None], restarted: Callable[[], None] = lambda: None
+    ) -> None:
+        """``report`` takes a sentence for the operator whenever the child dies, ``restarted`` is called afterwards."""
         self.spec = spec
         self._report = report
+        self._restarted = restarted
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -111,6 +114,7 @@ class Child:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
             process = await self._spawn()
+            self._restarted()
 
     async def _answers(self) -> bool:
         # Whatever a client says about a server that is not there yet: it does not answer.

@@ -106,6 +106,47 @@ def doctor() -> None:
 
 
 @app.command()
+def ready(
+    address: Annotated[str, typer.Argument(help="A URL, or the core's operator socket.")],
+) -> None:
+    """Ask a process whether it is ready: 0 or 1, for health checks."""
+    if address.startswith("http"):
+        import httpx
+
+        try:
+            answers = httpx.get(address, timeout=3.0, trust_env=False).is_success
+        except httpx.HTTPError:
+            answers = False
+        if not answers:
+            _fail(f"{address} is not ready")
+    else:
+        from authn.client import RegistryClient
+
+        _operate(Path(address), lambda channel: RegistryClient(channel).token_key())
+
+
+@app.command()
+def trust(
+    folder: Annotated[Path, typer.Argument(help="Gets root.pem, ca.pem, root.crl and ca.crl.")],
+    pki_url: Annotated[str, typer.Option("--pki", help="The development PKI; without it, that of 'rubrica up'.")] = "",
+) -> None:
+    """Write the development PKI's trust anchors and current CRLs."""
+    import httpx
+
+    from certs.pki.trust import write_trust_anchors
+    from rubrica.state import Running, var_folder
+
+    running = Running.read(var_folder() / "up.json")
+    url = pki_url or (running.pki if running is not None else "")
+    if not url:
+        _fail("no 'rubrica up' is running here; name the PKI with --pki")
+    try:
+        write_trust_anchors(folder, url)
+    except (httpx.HTTPError, ValueError) as error:
+        _fail(f"{url} gave no trust anchors ({type(error).__name__})")
+
+
+@app.command()
 def register(
     nif: Annotated[str, typer.Option(help="NIF or NIE.")],
     given_name: Annotated[str, typer.Option()],

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -76,12 +77,23 @@ def initialise_tokens(generation: Generation) -> bool:
 class Supervisor:
     """The five processes of one generation."""
 
-    def __init__(self, generation: Generation, sockets: Path, lock_descriptor: int, say: Say) -> None:
-        """The lock on ``var/`` is inherited by every process: it counts as in use until the last has ended."""
+    def __init__(self, generation: Generation, sockets: Path, lock_descriptor: int, say: Say, record: Path) -> None:
+        """Nothing is started yet.
+
+        Args:
+            generation: Its state and open ports.
+            sockets: Folder for Unix sockets.
+            lock_descriptor: The lock on ``var/``. Every process inherits it: ``var/`` counts as in use until the last
+                one has ended.
+            say: Takes notices for the operator.
+            record: Where it is written who runs, ``var/up.json``.
+        """
         self._generation = generation
         self._sockets = sockets
         self._lock_descriptor = lock_descriptor
         self._say = say
+        self._record = record
+        self._running: Running | None = None
         self._children: dict[str, Child] = {}
 
     async def start(self, *, owner: str) -> Running:
@@ -107,7 +119,7 @@ class Supervisor:
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
-        return Running(
+        self._running = Running(
             owner=owner,
             pid=os.getpid(),
             edge=url("edge"),
@@ -118,11 +130,15 @@ class Supervisor:
             token_key=folder / "tok.pem",
             trust=folder / "trust",
             state=folder,
-            pids={name: child.pid or 0 for name, child in self._children.items()},
+            pids={},
         )
+        self._write_record()
+        return self._running
 
     async def stop(self) -> None:
         """Stop everything within ten seconds in all, those first that depend on others."""
+        self._running = None
+        self._record.unlink(missing_ok=True)
         ends = time.monotonic() + STOP_SECONDS
         for group in (("edge", "gate"), ("core",), ("inbox", "pki")):
             left = max(ends - time.monotonic(), 0.5)
@@ -144,8 +160,13 @@ class Supervisor:
             ready=ready,
             descriptors=(self._lock_descriptor, *(() if bound is None else (bound.fileno(),))),
         )
-        self._children[name] = Child(spec, report=self._say)
+        self._children[name] = Child(spec, report=self._say, restarted=self._write_record)
         await self._children[name].start(within_seconds=START_SECONDS)
+
+    def _write_record(self) -> None:
+        if self._running is not None:
+            pids = {name: child.pid or 0 for name, child in self._children.items()}
+            dataclasses.replace(self._running, pids=pids).write(self._record)
 
     async def _token_key_is_known(self) -> bool:
         async with grpc.aio.insecure_channel(f"unix:{self._sockets / 'operator' / 'core.sock'}") as channel:
@@ -255,14 +276,12 @@ async def supervised(
         made = await asyncio.to_thread(initialise_tokens, generation)
         stage("two tokens initialised, every attribute read back" if made else "two tokens, initialised before")
         with generation.socket_folder() as sockets:
-            supervisor = Supervisor(generation, sockets, lock_descriptor, say)
+            supervisor = Supervisor(generation, sockets, lock_descriptor, say, var / "up.json")
             try:
                 running = await supervisor.start(owner=owner)
-                running.write(var / "up.json")
                 stage("edge, gate, core, PKI and inbox answer")
                 yield running
             finally:
-                (var / "up.json").unlink(missing_ok=True)
                 await supervisor.stop()
     finally:
         generation.close()
