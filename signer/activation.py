@@ -448,6 +448,7 @@ class Activation:
         documents = [item for item in staged.items if item.purpose is Purpose.SIGN]
         # 8 · One commit: the challenge, the attempt given back, the message into the outbox, the leaf.
         async with self._engine.begin() as connection:
+            await self._register.require_generation(connection, citizen)
             await self._factors.settle(connection, reservation, right=right)
             challenge = await self._otp.store(
                 connection,

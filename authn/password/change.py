@@ -173,6 +173,7 @@ class PasswordChange:
         )
         pid = citizen.pid if citizen else None
         async with self._engine.begin() as connection:
+            await self._register.require_generation(connection, citizen)
             await self._factors.settle(connection, reservation, right=right)
             challenge = await self._otp.store(
                 connection,

@@ -246,6 +246,7 @@ class PasswordActivation:
         )
         pid = citizen.pid if citizen else None
         async with self._engine.begin() as connection:
+            await self._register.require_generation(connection, citizen)
             await self._codes.settle(connection, row, right=right)
             challenge = await self._otp.store(
                 connection,

@@ -189,6 +189,20 @@ class CitizenRegister:
         row = await self._row(connection, citizen.c.id == citizen_id)
         return None if row is None else self._open(row)
 
+    async def require_generation(self, connection: AsyncConnection, citizen: Citizen | None) -> None:
+        """Make sure, in the commit that opens work for a citizen, that nothing changed since the citizen was read.
+
+        A change ends open work in its own commit; what was being prepared then must not open afterwards.
+
+        Raises:
+            StateConflict: The generation was raised meanwhile.
+        """
+        if citizen is None:
+            return
+        now = await self.get(connection, citizen.id)
+        if now is None or now.generation != citizen.generation:
+            raise StateConflict("something about your account changed meanwhile; begin again")
+
     async def bump_generation(self, connection: AsyncConnection, citizen_id: CitizenId) -> int:
         """Raise the generation and give the new one; the caller deletes open capsules and approvals in the same commit.
 
