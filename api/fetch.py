@@ -120,13 +120,14 @@ class AllowlistFetch:
 
 def _parsed(url: str) -> SplitResult:
     parts = urlsplit(url)
-    _port(parts)
     odd = any(not character.isprintable() or character in ' \\"<>' for character in url)
     dotted = {".", ".."} & set(parts.path.lower().replace("%2e", ".").replace("%2f", "/").split("/"))
     if odd or dotted or parts.scheme not in _DEFAULT_PORTS or not parts.hostname or "@" in parts.netloc:
         raise ValueError("not a plain http or https address")
+    _port(parts)
     return parts
 
 
 def _port(parts: SplitResult) -> int:
+    """Raises ``ValueError`` where it is no number of a port."""
     return parts.port or _DEFAULT_PORTS[parts.scheme]

@@ -133,7 +133,7 @@ def _translated(error: "grpc.aio.AioRpcError") -> Exception:
         seconds = trailer.get(RETRY_AFTER_KEY, "")
         return kind(error.details() or "", retry_after_seconds=int(seconds) if seconds.isdecimal() else None)
     if error.code() in _UNREACHABLE:
-        return DependencyUnavailable("the signing core does not answer; try again later", retry_after_seconds=2)
+        return DependencyUnavailable("the signing core does not answer; try again later", retry_after_seconds=1)
     return CoreFault(f"the core answered {error.code().name} without a code")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from authn.client import Challenge, Envelope, OTPChallenge, SealedToken
-from domain.items import Item
+from domain.items import Item, Reference
 from signer.client import Description
 
 NONCE_LIMIT_BYTES = 64
@@ -116,6 +116,21 @@ class DigestView(BaseModel):
     value: OutBytes
 
 
+class ReferenceView(BaseModel):
+    """What an XML signature refers to."""
+
+    uri: str
+    type: str
+    transforms: list[str]
+    digest: DigestView
+
+    @classmethod
+    def of(cls, reference: Reference) -> "ReferenceView":
+        """From the domain's."""
+        digest = DigestView(algorithm=reference.digest.algorithm.value, value=reference.digest.value)
+        return cls(uri=reference.uri, type=reference.type, transforms=list(reference.transforms), digest=digest)
+
+
 class ItemView(BaseModel):
     """One line of the list to approve, with every part that enters its hash."""
 
@@ -124,6 +139,7 @@ class ItemView(BaseModel):
     packaging: str
     algorithm: str
     digests: list[DigestView]
+    references: list[ReferenceView] = Field(description="In place of digests, where the format is xades.")
     title: str
     fields: dict[str, str]
 
@@ -136,6 +152,7 @@ class ItemView(BaseModel):
             packaging=item.packaging,
             algorithm=item.algorithm,
             digests=[DigestView(algorithm=digest.algorithm.value, value=digest.value) for digest in item.digests],
+            references=[ReferenceView.of(reference) for reference in item.references],
             title=item.title,
             fields=dict(item.fields),
         )

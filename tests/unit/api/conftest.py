@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from rubrica.serving import configure_logs
+from rubrica.logs import configure_logs
 
 
 @pytest.fixture(autouse=True)

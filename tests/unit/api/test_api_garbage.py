@@ -12,6 +12,7 @@ from api import problems
 from api.problems import STATUSES, LastResort
 from domain import errors
 from domain.errors import by_code
+from rubrica.logs import configure_logs
 from tests.testkit.edge import RETURN_URL as RETURN
 from tests.testkit.edge import an_edge
 
@@ -140,6 +141,7 @@ def test_every_code_has_a_status() -> None:
 
 
 async def test_a_bug_is_a_500_that_tells_nothing(capsys: Any) -> None:
+    configure_logs("info")  # anew, to where this test looks
     app = FastAPI()
 
     @app.get("/")

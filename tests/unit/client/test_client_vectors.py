@@ -14,7 +14,7 @@ from authn.sealing import Label, SealBroken, kdf, unseal
 from domain import canonical, items
 from domain.digests import Digest, DigestAlgorithm
 from domain.errors import MalformedRequest
-from domain.items import Item, Purpose
+from domain.items import Item, Purpose, Reference
 from rubrica_client import sealing
 from rubrica_client.jws import base64url
 from rubrica_client.sealing import AnswerBroken, Challenge, Context
@@ -27,7 +27,8 @@ def load(name: str) -> Any:
     return json.loads((VECTORS / f"{name}.json").read_text())
 
 
-CANONICAL, ITEMS, KEYS, ENVELOPE = load("canonical"), load("items"), load("kdf"), load("envelope")
+CANONICAL, KEYS, ENVELOPE = load("canonical"), load("kdf"), load("envelope")
+ITEMS = load("items") + load("references")
 SAP = ec.derive_private_key(int(ENVELOPE["sap_private_key"], 16), ec.SECP256R1())
 POINT = bytes.fromhex(ENVELOPE["sap_public_key"])
 
@@ -64,14 +65,25 @@ def test_parts_cut_elsewhere_are_another_encoding() -> None:
     assert len({vector["encoded"] for vector in CANONICAL}) == len(CANONICAL) - 1  # NFC makes exactly one pair alike
 
 
+def as_digest(given: Any) -> Digest:
+    return Digest(DigestAlgorithm(given["algorithm"]), bytes.fromhex(given["value"]))
+
+
 def as_item(given: Any) -> Item:
     return Item(
         purpose=Purpose(given["purpose"]),
         algorithm=given["algorithm"],
         format=given["format"],
         packaging=given["packaging"],
-        digests=tuple(
-            Digest(DigestAlgorithm(digest["algorithm"]), bytes.fromhex(digest["value"])) for digest in given["digests"]
+        digests=tuple(as_digest(digest) for digest in given["digests"]),
+        references=tuple(
+            Reference(
+                uri=reference["uri"],
+                type=reference["type"],
+                transforms=tuple(reference["transforms"]),
+                digest=as_digest(reference["digest"]),
+            )
+            for reference in given.get("references", ())
         ),
         title=given["title"],
         fields=given["fields"],
@@ -80,8 +92,12 @@ def as_item(given: Any) -> Item:
 
 def as_described(given: Any) -> Any:
     """As the gate's JSON has it: bytes in base64url."""
-    digests = [{**digest, "value": base64url(bytes.fromhex(digest["value"]))} for digest in given["digests"]]
-    return {**given, "digests": digests}
+
+    def described(digest: Any) -> Any:
+        return {**digest, "value": base64url(bytes.fromhex(digest["value"]))}
+
+    references = [{**each, "digest": described(each["digest"])} for each in given.get("references", ())]
+    return {**given, "digests": [described(digest) for digest in given["digests"]], "references": references}
 
 
 @pytest.mark.parametrize("vector", ITEMS, ids=lambda vector: vector["name"])
