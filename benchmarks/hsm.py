@@ -124,7 +124,7 @@ def bare_loop(settings: TokenSettings, key_type: KeyType, batch: int) -> float:
 def openssl() -> dict[KeyType, float]:
     """What the processor can do with the key in memory."""
     answer = subprocess.run(
-        ["openssl", "speed", "-mr", "-seconds", str(round(SECONDS)), "ecdsap256", "rsa3072"],
+        ["openssl", "speed", "-mr", "-elapsed", "-seconds", str(round(SECONDS)), "ecdsap256", "rsa3072"],
         capture_output=True,
         text=True,
         check=True,

@@ -70,6 +70,11 @@ class _Queue(asyncio.PriorityQueue[_Call]):
 
     _queue: list[_Call]
 
+    def _get(self) -> _Call:
+        call: _Call = heapq.heappop(self._queue)
+        call.queued = False
+        return call
+
     def discard(self, call: _Call) -> None:
         if call.queued:
             call.queued = False
@@ -330,7 +335,7 @@ class HSMPool:
                 async with asyncio.timeout_at(stuck_at):
                     outcome, *words = await worker.ask(call.frame)
             except TimeoutError:
-                call.fail(HSMTimeout("the HSM did not answer in time"))
+                self._expire(call)
                 return True
             except (OSError, EOFError, ValueError):
                 call.fail(HSMWorkerLost("the HSM worker died during the call"))
@@ -359,13 +364,10 @@ class HSMPool:
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if not taking.done():
                     return None
-                call = taking.result()
+                return taking.result()
             finally:
                 taking.cancel()
-        else:
-            call = self._queue.get_nowait()
-        call.queued = False
-        return call
+        return self._queue.get_nowait()
 
     async def _launch(self) -> _Worker:
         # Start-ups on one token go one by one, and none follows a refused PIN.
@@ -386,9 +388,12 @@ class HSMPool:
                         env=self._settings.child_environment(),
                     )
                 pidfd = os.pidfd_open(process.pid)
-            except OSError as exc:
+            except BaseException as exc:
+                # A child that was started all the same finds nobody to talk to, and ends.
                 ours.close()
-                raise TokenUnavailable("no process could be started for an HSM worker") from exc
+                if isinstance(exc, OSError):
+                    raise TokenUnavailable("no process could be started for an HSM worker") from exc
+                raise
             gone = asyncio.ensure_future(process.wait())
             worker = _Worker(process, pidfd, gone, *await asyncio.open_unix_connection(sock=ours))
             self._workers.add(worker)

@@ -34,7 +34,10 @@ def from_body(body: bytes) -> list[Value]:
     Raises:
         ValueError: The body is not a list in CBOR.
     """
-    message = cbor2.loads(body)
+    try:
+        message = cbor2.loads(body)
+    except cbor2.CBORDecodeError as exc:
+        raise ValueError("a message is not CBOR") from exc
     if not isinstance(message, list):
         raise ValueError("a message is a list")  # noqa: TRY004 - the value comes from another process
     return message

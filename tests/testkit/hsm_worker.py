@@ -3,7 +3,9 @@
 Started like ``hsm.worker`` by a pool whose ``worker_module`` names this module.
 """
 
+import ctypes
 import os
+import resource
 import signal
 import sys
 import time
@@ -64,8 +66,12 @@ def operations(token: Token) -> dict[str, worker.Operation]:
         objects = len(list(token._session.get_objects({pkcs11.Attribute.TOKEN: False})))
         return {"threads": int(threads.split()[1]), "session_objects": objects}
 
-    known = real_operations(token)
-    return {**known, "flip": flip, "sleep": sleep, "die": die, "lose_session": lose_session, "peek": peek}
+    def traces() -> Value:
+        # PR_GET_DUMPABLE is 3 in linux/prctl.h.
+        return {"dumpable": ctypes.CDLL(None).prctl(3), "core_bytes": max(resource.getrlimit(resource.RLIMIT_CORE))}
+
+    faults: dict[str, worker.Operation] = {"flip": flip, "sleep": sleep, "die": die, "lose_session": lose_session}
+    return {**real_operations(token), **faults, "peek": peek, "traces": traces}
 
 
 real_operations = worker.operations

@@ -309,6 +309,23 @@ async def test_pin_changed_under_a_running_pool_stops_it_after_one_try(
         assert len(logins.read_text().splitlines()) == 1
 
 
+async def test_pin_and_memory_leave_no_trace(settings: TokenSettings, capfd: pytest.CaptureFixture[str]) -> None:
+    pin = settings.pin_file.read_bytes()
+    async with running(settings) as pool:
+        assert await pool.call("traces") == {"dumpable": 0, "core_bytes": 0}
+        for name in ("cmdline", "environ"):
+            assert pin not in Path(f"/proc/{pool.worker_pids[0]}/{name}").read_bytes()
+        settings.pin_file.chmod(0o600)
+        settings.pin_file.write_bytes(pin[::-1])
+        with pytest.raises(HSMWorkerLost):
+            await pool.call("die")
+        with pytest.raises(PINRefused) as refused:
+            await pool.call("random", 8)
+    printed = "".join(capfd.readouterr())
+    assert "hsm_worker_refused" in printed, "what is looked through must be the log"
+    assert pin[::-1].decode() not in f"{refused.value!r} {printed}"
+
+
 async def test_open_pin_file_or_missing_token_is_said(settings: TokenSettings, tmp_path: Path) -> None:
     settings.pin_file.chmod(0o440)
     with pytest.raises(TokenUnavailable, match="0400"):
