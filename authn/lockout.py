@@ -5,11 +5,12 @@ forgives what was reserved before it, never what was reserved after, so parallel
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 PASSWORD_BLOCK_EVERY = 5
 PASSWORD_BLOCKS = (timedelta(minutes=15), timedelta(hours=1), timedelta(hours=24))
 """Length of the first, second and third block; after the fourth run of failures only unlocking helps."""
+FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +20,7 @@ class Attempts:
     reserved: int = 0
     forgiven: int = 0
     blocked_until: datetime | None = None
-    """UTC."""
-    blocked_for_good: bool = False
+    """UTC; ``FOREVER`` after the last block of the ladder."""
 
     @property
     def failures(self) -> int:
@@ -29,7 +29,7 @@ class Attempts:
 
     def is_blocked(self, now: datetime) -> bool:
         """Whether an attempt would not even be tested."""
-        return self.blocked_for_good or (self.blocked_until is not None and now < self.blocked_until)
+        return self.blocked_until is not None and now < self.blocked_until
 
     def reserve(self, now: datetime) -> "Attempts":
         """Count one more attempt; the one that fills a run of five blocks at once, until it proves right.
@@ -44,12 +44,12 @@ class Attempts:
         if rest:
             return attempts
         if runs > len(PASSWORD_BLOCKS):
-            return replace(attempts, blocked_for_good=True)
+            return replace(attempts, blocked_until=FOREVER)
         return replace(attempts, blocked_until=now + PASSWORD_BLOCKS[runs - 1])
 
     def forgive(self, reservation: int) -> "Attempts":
         """The attempt with number ``reservation`` was right: it and all before it no longer count."""
         attempts = replace(self, forgiven=max(self.forgiven, reservation))
         if attempts.failures < PASSWORD_BLOCK_EVERY:
-            return replace(attempts, blocked_until=None, blocked_for_good=False)
+            return replace(attempts, blocked_until=None)
         return attempts

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from domain.errors import IssuerUnavailable
+
 
 class RevocationReason(StrEnum):
     """RFC 5280 §5.3.1, those that apply to citizens."""
@@ -53,3 +55,25 @@ class Issuer(Protocol):
             IssuerUnavailable: No answer, or a refusal.
         """
         ...
+
+
+class NoIssuer:
+    """Where no certification authority is configured: certificates that exist go on signing."""
+
+    async def issue(self, csr: bytes, subject: CitizenSubject, *, idempotency_key: str) -> IssuedCertificate:
+        """Refuse.
+
+        Raises:
+            IssuerUnavailable: Always.
+        """
+        del csr, subject, idempotency_key
+        raise IssuerUnavailable("no certification authority is configured")
+
+    async def revoke(self, serial: int, reason: RevocationReason) -> None:
+        """Refuse; the revocation holds here and is told to the authority once there is one.
+
+        Raises:
+            IssuerUnavailable: Always.
+        """
+        del serial, reason
+        raise IssuerUnavailable("no certification authority is configured")

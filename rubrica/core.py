@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -28,6 +29,7 @@ from authn.otp.challenges import OTPChallenges
 from authn.otp.grants import Grants
 from authn.password.change import PasswordChange
 from authn.password.factor import PasswordFactors
+from authn.password.notices import BlockNotices
 from authn.password.stretch import Stretcher, StretchParameters
 from authn.proto import authn_pb2_grpc
 from authn.registration.activation import PasswordActivation, SealedActivationCodes
@@ -36,7 +38,7 @@ from authn.registration.register import PhoneChange, Registration
 from authn.rpc import ErrorInterceptor
 from authn.service import CallersServicer, FactorsServicer, RegistryServicer
 from certs.http_issuer import HTTPIssuer
-from certs.issuer import Issuer
+from certs.issuer import Issuer, NoIssuer
 from domain.clock import Clock, SystemClock
 from hsm.pool import HSMPool
 from hsm.settings import TokenSettings
@@ -62,6 +64,7 @@ from signer.signing import Signing
 
 LEASE_RENEWAL_SECONDS = 3.0
 SWEEP_SECONDS = 30.0
+NOTICE_SECONDS = 5.0
 STOP_SECONDS = 8.0
 
 log = structlog.get_logger()
@@ -104,6 +107,7 @@ class Core:
     codes: SealedActivationCodes
     stretcher: Stretcher
     sender: OutboxSender
+    notices: BlockNotices
     clock: Clock
 
 
@@ -118,6 +122,8 @@ def run(settings_path: Path | None) -> None:
     settings = CoreSettings.load(settings_path)
     configure_logs(settings.log_level)
     os.umask(0o077)
+    # Secrets pass through this memory: none of it may lie in a dump.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with only_one(settings):
         asyncio.run(_serve(settings))
 
@@ -144,7 +150,7 @@ async def _serve(settings: CoreSettings) -> None:
     )
     pool = await HSMPool.start(token, workers=settings.hsm_workers, queue_limit=settings.hsm_queue_limit)
     engine = make_engine(settings.database_url, settings.database_password_file)
-    issuer = HTTPIssuer(settings.issuer_socket)
+    issuer = HTTPIssuer(settings.issuer_socket) if settings.issuer_socket else NoIssuer()
     gateway = HTTPSMSGateway(
         HTTPGatewayConfig(
             url=settings.sms_url,
@@ -289,6 +295,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
         ),
         revocation=Revocation(engine, register, credentials, open_work, outside.issuer, leaves),
         sender=OutboxSender(engine, outbox, outside.gateway, clock),
+        notices=BlockNotices(engine=engine, register=register, outbox=outbox, texts=texts, log=leaves, clock=clock),
     )
 
 
@@ -337,6 +344,7 @@ async def _until_stopped(core: Core) -> None:
         asyncio.create_task(core.sender.run()),
         asyncio.create_task(_every(LEASE_RENEWAL_SECONDS, core.epochs.renew)),
         asyncio.create_task(_every(LEASE_RENEWAL_SECONDS, core.epochs.fence_dead)),
+        asyncio.create_task(_every(NOTICE_SECONDS, core.notices.tell)),
         asyncio.create_task(_every(SWEEP_SECONDS, lambda: sweep(core))),
     ]
     await stopped.wait()

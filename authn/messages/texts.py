@@ -78,10 +78,12 @@ class _Phrases:
     sign_many: str
     activation: str
     change: str
+    pin: str
     phone_changed_old: str
     phone_changed_new: str
     changed: str
     blocked: str
+    blocked_for_good: str
 
 
 _PHRASES = {
@@ -92,6 +94,7 @@ _PHRASES = {
         activation="{service}: codigo {otp} para activar su contraseña. Ref {reference}. Vale {minutes} min, "
         "no lo diga.",
         change="{service}: codigo {otp} para cambiar su contraseña. Ref {reference}. Vale {minutes} min, no lo diga.",
+        pin="{service}: PIN {otp} para entrar, con su clave de acceso. Ref {reference}. Vale {minutes} min, no lo diga.",
         phone_changed_old="{service}: su firma ya no usa este telefono, sino otro. Si no lo ha pedido, "
         "llame ya a su oficina de registro.",
         phone_changed_new="{service}: su firma usa desde ahora este telefono. Si no lo ha pedido, "
@@ -99,6 +102,8 @@ _PHRASES = {
         changed="{service}: su contraseña ha cambiado. Si no ha sido usted, llame ya a su oficina de registro.",
         blocked="{service}: demasiados fallos de contraseña o codigo. Su firma queda bloqueada {minutes} min. "
         "Si no era usted, cambie su contraseña.",
+        blocked_for_good="{service}: demasiados fallos de contraseña. Su firma queda bloqueada hasta que la "
+        "desbloquee una oficina de registro. Su clave no se pierde.",
     ),
     Language.ENGLISH: _Phrases(
         sign_one='{agency}: sign "{title}". Ref {reference}. Code {otp} ({minutes} min), tell nobody.',
@@ -107,6 +112,7 @@ _PHRASES = {
         activation="{service}: code {otp} to activate your password. Ref {reference}. Valid {minutes} min, "
         "tell nobody.",
         change="{service}: code {otp} to change your password. Ref {reference}. Valid {minutes} min, tell nobody.",
+        pin="{service}: PIN {otp} to log in, after your access code. Ref {reference}. Valid {minutes} min, tell nobody.",
         phone_changed_old="{service}: your signature no longer uses this phone but another. If you did not ask for it, "
         "call your registry office now.",
         phone_changed_new="{service}: your signature uses this phone from now on. If you did not ask for it, "
@@ -114,6 +120,8 @@ _PHRASES = {
         changed="{service}: your password has changed. If it was not you, call your registry office now.",
         blocked="{service}: too many wrong passwords or codes. Your signature is blocked for {minutes} min. "
         "If it was not you, change your password.",
+        blocked_for_good="{service}: too many wrong passwords. Your signature is blocked until a registry office "
+        "unblocks it. Your key is not lost.",
     ),
 }
 
@@ -135,16 +143,17 @@ class SMSTexts:
         longest = self._origin_line(self.LONGEST_CODE)
         fixed = {"reference": "A" * 6, "otp": self.LONGEST_CODE, "minutes": 60, "service": self._service}
         many = self._phrases.sign_many.format(agency="", title="", count=10_000, **fixed) + longest
-        others = (self._phrases.activation.format(**fixed), self._phrases.change.format(**fixed))
+        codes = (self._phrases.activation, self._phrases.change, self._phrases.pin)
         notices = (
             self._phrases.phone_changed_old,
             self._phrases.phone_changed_new,
             self._phrases.changed,
             self._phrases.blocked,
+            self._phrases.blocked_for_good,
         )
         if (
             septets(many) > PART_SEPTETS - LEAST_ROOM_SEPTETS
-            or any(septets(text + longest) > PART_SEPTETS for text in others)
+            or any(septets(text.format(**fixed) + longest) > PART_SEPTETS for text in codes)
             or any(septets(text.format(**fixed)) > PART_SEPTETS for text in notices)
         ):
             raise ValueError("the names of service and gate are too long for an SMS of one part")
@@ -178,6 +187,10 @@ class SMSTexts:
         """The code that changes the permanent password."""
         return self._with_code(self._phrases.change, reference, otp, minutes)
 
+    def pin(self, *, reference: str, otp: str, minutes: int) -> str:
+        """The PIN of a login."""
+        return self._with_code(self._phrases.pin, reference, otp, minutes)
+
     def phone_changed_old(self) -> str:
         """Notice to the phone that was replaced."""
         return self._phrases.phone_changed_old.format(service=self._service)
@@ -190,8 +203,10 @@ class SMSTexts:
         """Notice of a new password."""
         return self._phrases.changed.format(service=self._service)
 
-    def blocked(self, *, minutes: int) -> str:
-        """Notice of a block after too many failures."""
+    def blocked(self, *, minutes: int | None) -> str:
+        """Notice of a block after too many failures; without ``minutes`` it lasts until somebody ends it."""
+        if minutes is None:
+            return self._phrases.blocked_for_good.format(service=self._service)
         return self._phrases.blocked.format(service=self._service, minutes=minutes)
 
     def _with_code(self, phrase: str, reference: str, otp: str, minutes: int) -> str:

@@ -38,7 +38,6 @@ password_factor = sa.Table(
     sa.Column("reserved", sa.Integer, nullable=False, default=0),
     sa.Column("forgiven", sa.Integer, nullable=False, default=0),
     sa.Column("blocked_until", UTCDateTime),
-    sa.Column("blocked_for_good", sa.Boolean, nullable=False, default=False),
     sa.Column("otp_failed_challenges", sa.Integer, nullable=False, default=0),
     sa.Column("otp_blocked_until", UTCDateTime),
     sa.Column("block_told", UTCDateTime),  # the block for which the citizen was last told
@@ -232,7 +231,6 @@ class PasswordFactors:
             "reserved": 0,
             "forgiven": 0,
             "blocked_until": None,
-            "blocked_for_good": False,
             "otp_failed_challenges": 0,
             "otp_blocked_until": None,
             "block_told": None,
@@ -254,7 +252,7 @@ class PasswordFactors:
             parameters=StretchParameters(row["time_cost"], row["memory_kib"]),
             pepper_version=row["pepper_version"],
             sealed_vault_secret=row["sealed_vault_secret"],
-            attempts=Attempts(row["reserved"], row["forgiven"], row["blocked_until"], row["blocked_for_good"]),
+            attempts=Attempts(row["reserved"], row["forgiven"], row["blocked_until"]),
             otp_failed_challenges=row["otp_failed_challenges"],
             otp_blocked_until=row["otp_blocked_until"],
             version=row["version"],
@@ -277,7 +275,6 @@ class PasswordFactors:
                 reserved=attempts.reserved,
                 forgiven=attempts.forgiven,
                 blocked_until=attempts.blocked_until,
-                blocked_for_good=attempts.blocked_for_good,
                 otp_failed_challenges=(
                     factor.otp_failed_challenges if otp_failed_challenges is None else otp_failed_challenges
                 ),

@@ -37,8 +37,8 @@ class CoreSettings(ProcessSettings):
     hsm_queue_limit: Annotated[int, Field(ge=1)] = 1000
     """Calls that may wait for a worker; one more is told to come back."""
 
-    issuer_socket: Path
-    """Unix socket of the certification authority's issuing face."""
+    issuer_socket: Path | None = None
+    """Unix socket of the development PKI's issuing face; without it the core signs but no certificate is issued."""
 
     service_name: str = "Rúbrica"
     """What citizens read in messages, and as the name of the citizen's own web."""
@@ -66,7 +66,7 @@ class CoreSettings(ProcessSettings):
             return self
         refused = {
             "token_module: SoftHSM keeps keys in files": "softhsm" in str(self.token_module).lower(),
-            "issuer_socket: the development PKI is no certification authority": True,
+            "issuer_socket: the development PKI is no certification authority": self.issuer_socket is not None,
             "sms_url: must be https": not self.sms_url.startswith("https://"),
             "edge_addresses: must be https": any(not url.startswith("https://") for url in self.edge_addresses),
             "client_audience: must be https": not self.client_audience.startswith("https://"),

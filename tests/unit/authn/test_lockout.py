@@ -1,10 +1,14 @@
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authn.lockout import Attempts
+from authn.lockout import FOREVER, Attempts
+from authn.messages.outbox import MessageState, message
+from tests.testkit.core import playing
+from tests.testkit.time import FrozenClock
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
 
@@ -35,7 +39,7 @@ def test_blocks_grow_and_the_twentieth_failure_is_for_good():
         lengths.append(attempts.blocked_until - now)
     assert [timedelta(minutes=15), timedelta(hours=1), timedelta(hours=24)] == lengths
     attempts, now = failed(20)
-    assert attempts.blocked_for_good
+    assert attempts.blocked_until == FOREVER
     assert attempts.is_blocked(now + timedelta(days=3650))
 
 
@@ -65,3 +69,37 @@ def test_never_more_than_five_untested_or_wrong_attempts_in_a_row(outcomes):
         if right:
             attempts, tested = attempts.forgive(attempts.reserved), 0
         assert tested <= 5
+
+
+async def test_a_blocked_citizen_is_told_once_per_block(tmp_path):
+    clock = FrozenClock()
+    async with playing(tmp_path, clock=clock) as played:
+        await played.activate(await played.register())
+        for _ in range(7):
+            await played.begin(await played.stage(), password="Equivocada-9")
+        for _ in range(3):
+            await played.core.notices.tell()
+        (locked,) = await played.leaves("LOCK")
+        assert locked["facts"]["until"] == int((clock.now() + timedelta(minutes=15)).timestamp())
+        texts = await notices(played)
+        assert ["15 min" in text for text in texts] == [True]
+        for length in (3600, 86400, None):
+            clock.advance(seconds=length or 86400)
+            for _ in range(5):
+                await played.begin(await played.stage(), password="Equivocada-9")
+            await played.core.notices.tell()
+        assert [
+            next(word for word in ("15 min", "60 min", "1440 min", "oficina") if word in text)
+            for text in await notices(played)
+        ] == ["15 min", "60 min", "1440 min", "oficina"]
+        # Only somebody else's word ends the last block; the key is still there.
+        clock.advance(seconds=10**9)
+        begun = await played.begin(await played.stage())
+        with pytest.raises(AssertionError, match="no SMS"):
+            await played.otp(begun.challenge_id)
+
+
+async def notices(played):
+    while MessageState.WAITING.value in {row["state"] for row in await played.rows(message)}:
+        await asyncio.sleep(0.01)
+    return [text for name, (_, text) in played.phone.messages.items() if "-block-" in name]
