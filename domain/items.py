@@ -1,6 +1,6 @@
 """What a citizen approves: the canonical list (HL) of items, hashed alike by page, client and core.
 
-Byte formats: ``docs/protocol.md``; vectors: ``tests/vectors/items.json``.
+Byte formats: ``docs/protocol.md``; vectors: ``items.json`` and ``references.json`` in ``tests/vectors/``.
 """
 
 import hashlib
@@ -24,15 +24,33 @@ class Purpose(StrEnum):
 
 
 class SignatureFormat(StrEnum):
-    """Formats that the core builds (XAdES and others follow)."""
+    """Formats that the core builds."""
 
     PADES = "pades"
+    XADES = "xades"
 
 
 class Packaging(StrEnum):
     """Where the signature lies with respect to what it signs."""
 
     ENVELOPED = "enveloped"
+    ENVELOPING = "enveloping"
+    DETACHED = "detached"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """What an XML signature refers to (XML Signature 1.1 §4.4.3), less the reference to its own properties."""
+
+    uri: str
+    type: str = ""
+    transforms: tuple[str, ...] = ()
+    """Algorithm names, in the order in which they are applied."""
+    digest: Digest
+
+    def parts(self) -> tuple[canonical.Part, ...]:
+        """The reference as canonical parts."""
+        return (self.uri, self.type, self.transforms, self.digest.algorithm.value, self.digest.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +63,8 @@ class Item:
     format: str = ""
     packaging: str = ""
     digests: tuple[Digest, ...] = ()
+    references: tuple[Reference, ...] = ()
+    """In place of bare digests, where the format is XAdES."""
     title: str = ""
     """What the citizen is shown; at most 120 characters."""
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -53,6 +73,8 @@ class Item:
     def __post_init__(self) -> None:
         if len(self.title) > TITLE_LIMIT_CHARACTERS:
             raise MalformedRequest(f"a title has at most {TITLE_LIMIT_CHARACTERS} characters")
+        if self.digests and self.references:
+            raise MalformedRequest("an item has digests or references, not both")
 
     @property
     def key_type(self) -> KeyType:
@@ -61,6 +83,11 @@ class Item:
             return KeyType(self.algorithm)
         return SignatureAlgorithm(self.algorithm).key_type
 
+    @property
+    def document_digests(self) -> tuple[Digest, ...]:
+        """What stands for the document, however it is referred to."""
+        return self.digests or tuple(reference.digest for reference in self.references)
+
     def parts(self) -> tuple[canonical.Part, ...]:
         """The item as canonical parts."""
         return (
@@ -68,7 +95,10 @@ class Item:
             self.format,
             self.packaging,
             self.algorithm,
-            [part for digest in self.digests for part in (digest.algorithm.value, digest.value)],
+            [
+                *(part for digest in self.digests for part in (digest.algorithm.value, digest.value)),
+                *(part for reference in self.references for part in reference.parts()),
+            ],
             self.title,
             fields_sha256(self.fields),
         )

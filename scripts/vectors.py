@@ -101,6 +101,21 @@ def pades(number: int, title: str, **fields: str) -> dict[str, Any]:
     )
 
 
+def xades(packaging: str, **reference: Any) -> dict[str, Any]:
+    """A document to be signed by XAdES."""
+    digest = {"algorithm": "sha256", "value": hashlib.sha256(packaging.encode()).hexdigest()}
+    plain = {"uri": "", "type": "", "transforms": [], "digest": digest}
+    return item(
+        "sign",
+        "ES256",
+        format="xades",
+        packaging=packaging,
+        references=[{**plain, **reference}],
+        title="Expediente",
+        fields={"mime_type": "application/xml", "signature_id": "rubrica-1"},
+    )
+
+
 def approved_list(items: list[dict[str, Any]]) -> bytes:
     """HL."""
     lines = []
@@ -108,6 +123,10 @@ def approved_list(items: list[dict[str, Any]]) -> bytes:
         digests = [
             part for digest in each["digests"] for part in ({TEXT: digest["algorithm"]}, {BYTES: digest["value"]})
         ]
+        for reference in each.get("references", []):
+            transforms = [{TEXT: name} for name in reference["transforms"]]
+            digests += [{TEXT: reference["uri"]}, {TEXT: reference["type"]}, {LIST: transforms}]
+            digests += [{TEXT: reference["digest"]["algorithm"]}, {BYTES: reference["digest"]["value"]}]
         fields = [{TEXT: part} for name in sorted(each["fields"]) for part in (name, each["fields"][name])]
         fields_sha256 = hashlib.sha256(encoded({LIST: fields})).digest()
         names = ("purpose", "format", "packaging", "algorithm")
@@ -139,6 +158,31 @@ def item_vectors() -> list[dict[str, Any]]:
             }
         ],
     }
+    return listed(cases)
+
+
+def reference_vectors() -> list[dict[str, Any]]:
+    """Lists with XML signatures."""
+    dsig = "http://www.w3.org/2000/09/xmldsig#"
+    exclusive = "http://www.w3.org/2001/10/xml-exc-c14n#"
+    enveloped = xades("enveloped", transforms=[f"{dsig}enveloped-signature", exclusive])
+    in_object: dict[str, Any] = {"uri": "#rubrica-1-object", "type": f"{dsig}Object"}
+    cases = {
+        "enveloped": [item("certificate", "P-256"), enveloped],
+        "order of transforms matters": [xades("enveloped", transforms=[exclusive, f"{dsig}enveloped-signature"])],
+        "enveloping XML": [xades("enveloping", **in_object, transforms=[exclusive])],
+        "enveloping octets": [xades("enveloping", **in_object, transforms=[f"{dsig}base64"])],
+        "detached, RSA": [{**xades("detached", uri="Solicitud%20n.%C2%BA%203.pdf"), "algorithm": "RS256"}],
+        "beside a PDF": [enveloped, pades(1, "Solicitud")],
+        "two references": [
+            {**enveloped, "references": [*enveloped["references"], *xades("detached", uri="anexo.bin")["references"]]}
+        ],
+    }
+    return listed(cases)
+
+
+def listed(cases: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Each list with its encoding and hash."""
     return [
         {"name": name, "items": items, "list": approved_list(items).hex(), "sha256": hashed(approved_list(items))}
         for name, items in cases.items()
@@ -225,6 +269,7 @@ def main() -> int:
     for name, vectors in (
         ("canonical", canonical_vectors()),
         ("items", item_vectors()),
+        ("references", reference_vectors()),
         ("kdf", key_vectors()),
         ("envelope", envelope_vectors()),
     ):

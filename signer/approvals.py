@@ -99,7 +99,9 @@ class Authorisation:
     state: ItemState
     epoch: int | None
     attempt: int
+    signing_time: datetime | None
     to_be_signed: bytes | None
+    signed_properties: bytes | None
     signature: bytes | None
     signed: datetime | None
     intent_id: str | None
@@ -255,18 +257,35 @@ class Approvals:
         )
         return [_authorisation(row) for row in found.mappings()]
 
-    async def reserve(self, connection: AsyncConnection, cid: str, item: int, epoch: int, intent_id: str) -> int | None:
-        """AUTHORIZED → RESERVED by this core's epoch; gives the attempt's number, ``None`` if it was not free."""
+    async def reserve(
+        self,
+        connection: AsyncConnection,
+        cid: str,
+        item: int,
+        *,
+        epoch: int,
+        intent_id: str,
+        signing_time: datetime,
+    ) -> int | None:
+        """AUTHORIZED → RESERVED by this core's epoch; gives the attempt's number, ``None`` if it was not free.
+
+        The signing time is kept for ever: a row whose first attempt had another one counts as not free.
+        """
+        first_or_same = sa.or_(
+            tables.authorisation.c.signing_time.is_(None), tables.authorisation.c.signing_time == signing_time
+        )
         done = await connection.execute(
             sa.update(tables.authorisation)
             .where(
                 tables.authorisation.c.cid == cid,
                 tables.authorisation.c.item == item,
                 tables.authorisation.c.state == ItemState.AUTHORIZED.value,
+                first_or_same,
             )
             .values(
                 state=ItemState.RESERVED.value,
                 epoch=epoch,
+                signing_time=signing_time,
                 attempt=tables.authorisation.c.attempt + 1,
                 intent_id=intent_id,
             )

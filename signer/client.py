@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 import grpc
 
 from authn.client import QUICK_SECONDS, STRETCHING_SECONDS, Envelope, OTPChallenge, call, envelope_message, moment
-from domain.digests import Digest, DigestAlgorithm
-from domain.items import Item, Purpose
+from domain.items import Item
+from signer.messages import item_message, item_of
 from signer.proto import signer_pb2, signer_pb2_grpc
 
 SIGN_SECONDS = 60.0
@@ -67,10 +66,13 @@ class SignedItem:
     item_number: int
     state: SignedState
     to_be_signed: bytes
-    """CMS signedAttrs as DER SET OF (RFC 5652 §5.4)."""
+    """CMS signedAttrs as DER SET OF (RFC 5652 §5.4), or ``ds:SignedInfo`` in exclusive C14N."""
     signature: bytes
+    """ECDSA: DER for CMS, r ‖ s for XML. RSA: PKCS#1."""
     chain: tuple[bytes, ...]
     """Certificates, DER, the citizen's first."""
+    signed_properties: bytes = b""
+    """XAdES: ``xades:SignedProperties`` in exclusive C14N."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ class SignatureActivationClient:
         request = signer_pb2.StageRequest(
             idempotency_key=idempotency_key,
             grant=grant,
-            items=[_item_message(item) for item in items],
+            items=[item_message(item) for item in items],
             pkce_challenge=pkce_challenge,
             return_url=return_url,
             citizen_nif=citizen_nif,
@@ -158,6 +160,7 @@ class SignatureActivationClient:
                 to_be_signed=item.to_be_signed,
                 signature=item.signature,
                 chain=tuple(item.chain),
+                signed_properties=item.signed_properties,
             )
             for item in answer.items
         )
@@ -188,7 +191,7 @@ class SignatureAuthorisationClient:
         return Description(
             client_id=answer.client_id,
             client_name=answer.client_name,
-            items=tuple(_item(item) for item in answer.items),
+            items=tuple(item_of(item) for item in answer.items),
             expires=moment(answer.expires),
             citizen_named=answer.citizen_named,
         )
@@ -241,27 +244,3 @@ class CredentialOperationsClient:
         request = signer_pb2.RevokeRequest(nif=nif, reason=reason)
         answer = await call(self._stub.Revoke, request, deadline_seconds=SIGN_SECONDS)
         return tuple(answer.certificate_serials)
-
-
-def _item_message(item: Item) -> Any:
-    return signer_pb2.Item(
-        purpose=item.purpose.value,
-        format=item.format,
-        packaging=item.packaging,
-        algorithm=item.algorithm,
-        digests=[signer_pb2.Digest(algorithm=digest.algorithm.value, value=digest.value) for digest in item.digests],
-        title=item.title,
-        fields=dict(item.fields),
-    )
-
-
-def _item(message: Any) -> Item:
-    return Item(
-        purpose=Purpose(message.purpose),
-        format=message.format,
-        packaging=message.packaging,
-        algorithm=message.algorithm,
-        digests=tuple(Digest(DigestAlgorithm(digest.algorithm), digest.value) for digest in message.digests),
-        title=message.title,
-        fields=dict(message.fields),
-    )

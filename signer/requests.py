@@ -17,12 +17,16 @@ from domain.clock import Clock
 from domain.digests import Digest, DigestAlgorithm
 from domain.errors import AlgorithmNotAllowed, IdempotencyConflict, MalformedRequest, NotFound, RequestExpired
 from domain.ids import ClientId, Randomness, RequestId, new_id
-from domain.items import Item, Packaging, Purpose, SignatureFormat, encode_list, list_sha256
+from domain.items import Item, Packaging, Purpose, Reference, SignatureFormat, encode_list, list_sha256
 from signer import tables
+from signer.tbs import xades
 
 REQUEST_LIFE = timedelta(hours=1)
 PKCE_SIZE_BYTES = 32
-FIELDS_OF_FORMAT: Mapping[SignatureFormat, frozenset[str]] = {SignatureFormat.PADES: frozenset({"commitment_type"})}
+FIELDS_OF_FORMAT: Mapping[SignatureFormat, frozenset[str]] = {
+    SignatureFormat.PADES: frozenset({"commitment_type"}),
+    SignatureFormat.XADES: frozenset({"commitment_type", "mime_type", "signature_id"}),
+}
 """Signature fields that the core knows how to build from; anything else is refused."""
 
 COMMITMENT_TYPES = {"proof_of_origin", "proof_of_approval", "proof_of_creation"}
@@ -189,16 +193,19 @@ class Requests:
 def _check_document(item: Item) -> None:
     SignatureAlgorithm.parse(item.algorithm)
     try:
-        known = FIELDS_OF_FORMAT[SignatureFormat(item.format)]
-        Packaging(item.packaging)
+        signature_format, packaging = SignatureFormat(item.format), Packaging(item.packaging)
     except ValueError:
         raise AlgorithmNotAllowed("the format or packaging is not offered") from None
     if not item.title.strip():
         raise MalformedRequest("every document needs a title")
-    if len(item.digests) != 1 or item.digests[0].algorithm is not DigestAlgorithm.SHA256:
-        raise MalformedRequest("a PDF has one SHA-256 digest")
-    if not set(item.fields) <= known:
+    if not set(item.fields) <= FIELDS_OF_FORMAT[signature_format]:
         raise MalformedRequest("a signature field is not known for this format")
+    if signature_format is SignatureFormat.XADES:
+        xades.check_item(item)
+    elif packaging is not Packaging.ENVELOPED:
+        raise AlgorithmNotAllowed("the signature of a PDF stands within it")
+    elif item.references or len(item.digests) != 1 or item.digests[0].algorithm is not DigestAlgorithm.SHA256:
+        raise MalformedRequest("a PDF has one SHA-256 digest")
     if item.fields.get("commitment_type", "proof_of_origin") not in COMMITMENT_TYPES:
         raise MalformedRequest("the commitment type is not known")
 
@@ -209,7 +216,16 @@ def _item_to_json(item: Item) -> dict[str, Any]:
         "format": item.format,
         "packaging": item.packaging,
         "algorithm": item.algorithm,
-        "digests": [[digest.algorithm.value, base64.b64encode(digest.value).decode()] for digest in item.digests],
+        "digests": [_digest_to_json(digest) for digest in item.digests],
+        "references": [
+            {
+                "uri": reference.uri,
+                "type": reference.type,
+                "transforms": list(reference.transforms),
+                "digest": _digest_to_json(reference.digest),
+            }
+            for reference in item.references
+        ],
         "title": item.title,
         "fields": dict(item.fields),
     }
@@ -221,10 +237,28 @@ def _item_from_json(stored: Mapping[str, Any]) -> Item:
         format=stored["format"],
         packaging=stored["packaging"],
         algorithm=stored["algorithm"],
-        digests=tuple(Digest(DigestAlgorithm(name), base64.b64decode(value)) for name, value in stored["digests"]),
+        digests=tuple(_digest_from_json(digest) for digest in stored["digests"]),
+        references=tuple(
+            Reference(
+                uri=reference["uri"],
+                type=reference["type"],
+                transforms=tuple(reference["transforms"]),
+                digest=_digest_from_json(reference["digest"]),
+            )
+            for reference in stored["references"]
+        ),
         title=stored["title"],
         fields=stored["fields"],
     )
+
+
+def _digest_to_json(digest: Digest) -> list[str]:
+    return [digest.algorithm.value, base64.b64encode(digest.value).decode()]
+
+
+def _digest_from_json(stored: Sequence[str]) -> Digest:
+    name, value = stored
+    return Digest(DigestAlgorithm(name), base64.b64decode(value))
 
 
 def _request(row: Mapping[str, Any] | sa.RowMapping) -> StagedRequest:

@@ -7,11 +7,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from authn.service import envelope_of
 from domain.clock import Clock, to_epoch_seconds
-from domain.digests import Digest, DigestAlgorithm
 from domain.errors import MalformedRequest
-from domain.items import Item, Purpose
+from domain.items import Item
 from signer.activation import Activation
 from signer.approvals import Approvals, ItemState
+from signer.messages import item_message, item_of
 from signer.proto import signer_pb2, signer_pb2_grpc
 from signer.requests import Requests
 from signer.revocation import Revocation
@@ -91,7 +91,7 @@ class SignatureAuthorisationServicer(signer_pb2_grpc.SignatureAuthorisationServi
         return signer_pb2.DescribeAnswer(
             client_id=staged.client_id,
             client_name=staged.client_name,
-            items=[_item_message(item) for item in staged.items],
+            items=[item_message(item) for item in staged.items],
             expires=to_epoch_seconds(staged.expires),
             citizen_named=staged.citizen_index is not None,
         )
@@ -134,29 +134,9 @@ class CredentialOperationsServicer(signer_pb2_grpc.CredentialOperationsServicer)
 
 def _item(message: Any) -> Item:
     try:
-        return Item(
-            purpose=Purpose(message.purpose),
-            format=message.format,
-            packaging=message.packaging,
-            algorithm=message.algorithm,
-            digests=tuple(Digest(DigestAlgorithm(digest.algorithm), digest.value) for digest in message.digests),
-            title=message.title,
-            fields=dict(message.fields),
-        )
+        return item_of(message)
     except ValueError:
         raise MalformedRequest("an item has an unknown purpose or digest algorithm") from None
-
-
-def _item_message(item: Item) -> Any:
-    return signer_pb2.Item(
-        purpose=item.purpose.value,
-        format=item.format,
-        packaging=item.packaging,
-        algorithm=item.algorithm,
-        digests=[signer_pb2.Digest(algorithm=digest.algorithm.value, value=digest.value) for digest in item.digests],
-        title=item.title,
-        fields=dict(item.fields),
-    )
 
 
 def _signed(signed: Signed) -> Any:
@@ -168,6 +148,7 @@ def _signed(signed: Signed) -> Any:
                 to_be_signed=item.to_be_signed,
                 signature=item.signature,
                 chain=item.chain,
+                signed_properties=item.signed_properties,
             )
             for item in signed.items
         ],

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -27,7 +28,7 @@ from domain.errors import (
     SADInvalid,
 )
 from domain.ids import EventId
-from domain.items import Item
+from domain.items import Item, SignatureFormat
 from hsm.errors import HSMBusy, HSMError
 from hsm.vault import Priority, Vault
 from signer.approvals import Approval, Approvals, ApprovalState, Authorisation, ItemState, Parking, approval_binding
@@ -35,6 +36,7 @@ from signer.credentials import Credential, Credentials, CredentialState
 from signer.epochs import Epochs
 from signer.refusals import Refusals
 from signer.requests import Requests, StagedRequest
+from signer.tbs import xades
 from signer.tbs.cms import signed_attributes
 from signer.tokens import Tokens
 
@@ -52,6 +54,8 @@ class SignedItem:
     to_be_signed: bytes
     signature: bytes
     chain: tuple[bytes, ...]
+    signed_properties: bytes = b""
+    """XAdES: what ``to_be_signed`` refers to besides the document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +78,21 @@ class _Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class _Built:
+    """The bytes that will be signed for one item."""
+
+    to_be_signed: bytes
+    signing_time: datetime
+    signed_properties: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Reservation:
-    """One item reserved by this core, with the bytes that will be signed."""
+    """One item reserved by this core."""
 
     item: int
     attempt: int
-    to_be_signed: bytes
+    built: _Built
     intent_id: EventId
 
 
@@ -143,10 +156,10 @@ class Signing:
             if owed:
                 opened = await self._open(approval, staged, citizen, sad)
                 if rows[0].state is ItemState.AUTHORIZED and staged.asks_certificate:
-                    await self._certify(opened)
+                    await self._certify(opened, rows[0])
                     owed = [number for number in owed if number != 0]
                 if owed:
-                    await self._sign_items(opened, owed)
+                    await self._sign_items(opened, [rows[number] for number in owed])
             return await self._answer(sad, numbers)
 
     async def _read(self, sad: bytes) -> tuple[Approval, StagedRequest, Citizen, dict[int, Authorisation]]:
@@ -178,7 +191,7 @@ class Signing:
             raise await self._refusals.refuse(SADInvalid, approval) from None
         return _Opened(approval, staged, citizen, wrapped)
 
-    async def _certify(self, opened: _Opened) -> None:
+    async def _certify(self, opened: _Opened, row: Authorisation) -> None:
         """Item 0: certificate for the key that BEGIN made. Its CSR is the first thing that this key signs."""
         approval, citizen = opened.approval, opened.citizen
         async with self._engine.connect() as connection:
@@ -193,7 +206,7 @@ class Signing:
         )
         # 15 · The CSR is built from the register, for the key that the capsule holds.
         to_be_signed = csr_to_be_signed(subject, credential.spki)
-        (reservation,) = await self._reserve(opened, {0: to_be_signed})
+        (reservation,) = await self._reserve(opened, {0: _Built(to_be_signed, row.signing_time or self._clock.now())})
         try:
             csr = credential.csr
             if csr is None:
@@ -248,36 +261,38 @@ class Signing:
         if not alive:
             raise await self._refusals.refuse(GenerationChanged, opened.approval)
 
-    async def _sign_items(self, opened: _Opened, numbers: Sequence[int]) -> None:
+    async def _sign_items(self, opened: _Opened, rows: Sequence[Authorisation]) -> None:
         approval = opened.approval
         async with self._engine.connect() as connection:
             credential = await self._credentials.get(connection, approval.credential_id)
         if credential is None or credential.certificate is None or not credential.is_valid(self._clock.now()):
             raise await self._refusals.refuse(SADInvalid, approval)
         # 15 · What is signed is built here, from the approved digests and this credential's certificate.
-        to_be_signed = {
-            number: _to_be_signed(opened.staged.items[number], credential.certificate) for number in numbers
+        now = self._clock.now().replace(microsecond=0)
+        built = {
+            row.item: _build(opened.staged.items[row.item], credential.certificate, row.signing_time or now)
+            for row in rows
         }
         # 16 · INTENT is committed with the reservation, or nothing is signed.
-        reservations = await self._reserve(opened, to_be_signed)
+        reservations = await self._reserve(opened, built)
         try:
             # 17 · Unwrap, sign, destroy, verify.
-            signatures = await self._use_key(opened, credential, [row.to_be_signed for row in reservations])
+            signatures = await self._use_key(opened, credential, [row.built.to_be_signed for row in reservations])
             await self._release(opened, credential, reservations, signatures)
         except BaseException as error:
             await self._abort(approval, reservations, error)
             raise
 
-    async def _reserve(self, opened: _Opened, to_be_signed: Mapping[int, bytes]) -> list[_Reservation]:
+    async def _reserve(self, opened: _Opened, built: Mapping[int, _Built]) -> list[_Reservation]:
         """Steps 14 and 16: each row AUTHORIZED → RESERVED by this epoch, with its INTENT, in one commit."""
         approval = opened.approval
         async with self._engine.begin() as connection:
             if await self._is_alive(connection, opened):
-                return await self._reserve_alive(connection, opened, to_be_signed)
+                return await self._reserve_alive(connection, opened, built)
         raise await self._refusals.refuse(GenerationChanged, approval)
 
     async def _reserve_alive(
-        self, connection: AsyncConnection, opened: _Opened, to_be_signed: Mapping[int, bytes]
+        self, connection: AsyncConnection, opened: _Opened, built: Mapping[int, _Built]
     ) -> list[_Reservation]:
         approval = opened.approval
         events = [
@@ -291,18 +306,25 @@ class Signing:
                     "purpose": opened.staged.items[number].purpose.value,
                     "format": opened.staged.items[number].format,
                     "client": opened.staged.client_id,
-                    "tbs": hashlib.sha256(octets).digest(),
+                    "tbs": hashlib.sha256(bytes_to_sign.to_be_signed).digest(),
                 },
             )
-            for number, octets in to_be_signed.items()
+            for number, bytes_to_sign in built.items()
         ]
         intents = await self._log.append(connection, *events)
         reservations = []
-        for (number, octets), intent_id in zip(to_be_signed.items(), intents, strict=True):
-            attempt = await self._approvals.reserve(connection, approval.cid, number, self._epochs.current, intent_id)
+        for (number, bytes_to_sign), intent_id in zip(built.items(), intents, strict=True):
+            attempt = await self._approvals.reserve(
+                connection,
+                approval.cid,
+                number,
+                epoch=self._epochs.current,
+                intent_id=intent_id,
+                signing_time=bytes_to_sign.signing_time,
+            )
             if attempt is None:
                 raise Busy("this document is being signed at this moment", retry_after_seconds=1)
-            reservations.append(_Reservation(number, attempt, octets, intent_id))
+            reservations.append(_Reservation(number, attempt, bytes_to_sign, intent_id))
         return reservations
 
     async def _use_key(self, opened: _Opened, credential: Credential, octets: Sequence[bytes]) -> list[bytes]:
@@ -341,7 +363,8 @@ class Signing:
                 ]
                 completes = await self._log.append(connection, *events)
                 for row, signature, complete_id in zip(reservations, signatures, completes, strict=True):
-                    if not await self._consume(connection, approval, row, signature, complete_id):
+                    value = _value(opened.staged.items[row.item], signature)
+                    if not await self._consume(connection, approval, row, value, complete_id):
                         refused = True
             else:
                 refused = True
@@ -365,7 +388,8 @@ class Signing:
             epoch=self._epochs.current,
             attempt=row.attempt,
             state=ItemState.CONSUMED.value,
-            to_be_signed=row.to_be_signed,
+            to_be_signed=row.built.to_be_signed,
+            signed_properties=row.built.signed_properties,
             signature=signature,
             signed=self._clock.now(),
             complete_id=complete_id,
@@ -443,11 +467,21 @@ class Signing:
         return finished or approval
 
 
-def _to_be_signed(item: Item, certificate: bytes) -> bytes:
-    return signed_attributes(item.digests[0], certificate, dict(item.fields))
+def _build(item: Item, certificate: bytes, signing_time: datetime) -> _Built:
+    if item.format == SignatureFormat.XADES:
+        both = xades.to_be_signed(item, certificate, signing_time)
+        return _Built(both.signed_info, signing_time, both.signed_properties)
+    return _Built(signed_attributes(item.digests[0], certificate, dict(item.fields)), signing_time)
+
+
+def _value(item: Item, signature: bytes) -> bytes:
+    """The signature as the item's format has it."""
+    return xades.signature_value(item.algorithm, signature) if item.format == SignatureFormat.XADES else signature
 
 
 def _signed_item(row: Authorisation, chain: tuple[bytes, ...]) -> SignedItem:
     if row.state is ItemState.SKIPPED:
         return SignedItem(row.item, "SKIPPED", b"", b"", chain)
-    return SignedItem(row.item, "SIGNED", row.to_be_signed or b"", row.signature or b"", chain)
+    return SignedItem(
+        row.item, "SIGNED", row.to_be_signed or b"", row.signature or b"", chain, row.signed_properties or b""
+    )

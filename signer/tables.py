@@ -90,7 +90,9 @@ authorisation = sa.Table(
     sa.Column("state", sa.String(10), nullable=False),
     sa.Column("epoch", sa.Integer),
     sa.Column("attempt", sa.Integer, nullable=False, default=0),
+    sa.Column("signing_time", UTCDateTime),  # of the first attempt, so that a further one signs the same bytes
     sa.Column("to_be_signed", sa.LargeBinary),
+    sa.Column("signed_properties", sa.LargeBinary),  # XAdES
     sa.Column("signature", sa.LargeBinary),
     sa.Column("signed", UTCDateTime),
     sa.Column("intent_id", sa.String(26)),

@@ -67,7 +67,9 @@ def _items(staged: StagedRequest, rows: Sequence[Authorisation]) -> list[Mapping
             "item": row.item,
             "state": "SIGNED" if row.signature is not None else row.state.value,
             "algorithm": staged.items[row.item].algorithm,
-            "digests": [[digest.algorithm.value, digest.value.hex()] for digest in staged.items[row.item].digests],
+            "digests": [
+                [digest.algorithm.value, digest.value.hex()] for digest in staged.items[row.item].document_digests
+            ],
         }
         for row in rows
         if staged.items[row.item].purpose is Purpose.SIGN

@@ -39,9 +39,11 @@ class RequestToApprove:
     """Over the items above, computed here."""
 
     def digest_of(self, number: int) -> bytes:
-        """What is approved for document ``number``."""
+        """What is approved for document ``number``: of a PDF, or of what an XML signature refers to."""
         documents = [item for item in self.items if item["purpose"] == "sign"]
-        return unbase64url(str(documents[number - 1]["digests"][0]["value"]))
+        item = documents[number - 1]
+        (digest,) = item["digests"] or [reference["digest"] for reference in item.get("references", ())]
+        return unbase64url(str(digest["value"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -155,7 +155,10 @@ def list_sha256(items: Sequence[Mapping[str, Any]]) -> bytes:
     for item in items:
         digests: list[Part] = []
         for digest in item["digests"]:
-            digests += [str(digest["algorithm"]), unbase64url(str(digest["value"]))]
+            digests += _digest_parts(digest)
+        for reference in item.get("references", ()):
+            transforms = [str(name) for name in reference["transforms"]]
+            digests += [str(reference["uri"]), str(reference["type"]), transforms, *_digest_parts(reference["digest"])]
         fields: list[Part] = []
         for name in sorted(item["fields"]):
             fields += [name, str(item["fields"][name])]
@@ -169,6 +172,10 @@ def list_sha256(items: Sequence[Mapping[str, Any]]) -> bytes:
             hashlib.sha256(encode(fields)).digest(),
         )
     return hashlib.sha256(encoded).digest()
+
+
+def _digest_parts(digest: Mapping[str, Any]) -> list[Part]:
+    return [str(digest["algorithm"]), unbase64url(str(digest["value"]))]
 
 
 def normalized_nif(nif: str) -> str:

@@ -14,8 +14,20 @@ class Digest(_message.Message):
     value: bytes
     def __init__(self, algorithm: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
 
+class Reference(_message.Message):
+    __slots__ = ("uri", "type", "transforms", "digest")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    TRANSFORMS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    type: str
+    transforms: _containers.RepeatedScalarFieldContainer[str]
+    digest: Digest
+    def __init__(self, uri: _Optional[str] = ..., type: _Optional[str] = ..., transforms: _Optional[_Iterable[str]] = ..., digest: _Optional[_Union[Digest, _Mapping]] = ...) -> None: ...
+
 class Item(_message.Message):
-    __slots__ = ("purpose", "format", "packaging", "algorithm", "digests", "title", "fields")
+    __slots__ = ("purpose", "format", "packaging", "algorithm", "digests", "title", "fields", "references")
     class FieldsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +42,7 @@ class Item(_message.Message):
     DIGESTS_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
+    REFERENCES_FIELD_NUMBER: _ClassVar[int]
     purpose: str
     format: str
     packaging: str
@@ -37,7 +50,8 @@ class Item(_message.Message):
     digests: _containers.RepeatedCompositeFieldContainer[Digest]
     title: str
     fields: _containers.ScalarMap[str, str]
-    def __init__(self, purpose: _Optional[str] = ..., format: _Optional[str] = ..., packaging: _Optional[str] = ..., algorithm: _Optional[str] = ..., digests: _Optional[_Iterable[_Union[Digest, _Mapping]]] = ..., title: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    references: _containers.RepeatedCompositeFieldContainer[Reference]
+    def __init__(self, purpose: _Optional[str] = ..., format: _Optional[str] = ..., packaging: _Optional[str] = ..., algorithm: _Optional[str] = ..., digests: _Optional[_Iterable[_Union[Digest, _Mapping]]] = ..., title: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ..., references: _Optional[_Iterable[_Union[Reference, _Mapping]]] = ...) -> None: ...
 
 class StageRequest(_message.Message):
     __slots__ = ("idempotency_key", "grant", "items", "pkce_challenge", "return_url", "citizen_nif", "client_nonce")
@@ -172,18 +186,20 @@ class SignRequest(_message.Message):
     def __init__(self, sad: _Optional[bytes] = ..., item_numbers: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SignedItem(_message.Message):
-    __slots__ = ("item_number", "state", "to_be_signed", "signature", "chain")
+    __slots__ = ("item_number", "state", "to_be_signed", "signature", "chain", "signed_properties")
     ITEM_NUMBER_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     TO_BE_SIGNED_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     CHAIN_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_PROPERTIES_FIELD_NUMBER: _ClassVar[int]
     item_number: int
     state: str
     to_be_signed: bytes
     signature: bytes
     chain: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, item_number: _Optional[int] = ..., state: _Optional[str] = ..., to_be_signed: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    signed_properties: bytes
+    def __init__(self, item_number: _Optional[int] = ..., state: _Optional[str] = ..., to_be_signed: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[_Iterable[bytes]] = ..., signed_properties: _Optional[bytes] = ...) -> None: ...
 
 class SignAnswer(_message.Message):
     __slots__ = ("items", "result_token", "receipt")

@@ -27,7 +27,6 @@ from authn.proto import authn_pb2, authn_pb2_grpc
 from authn.sealing import Label, kdf, seal
 from domain import canonical, jws
 from domain.clock import Clock, to_epoch_seconds
-from domain.digests import Digest, DigestAlgorithm
 from domain.errors import (
     ActivationError,
     CallerRefused,
@@ -40,6 +39,7 @@ from domain.errors import (
 )
 from domain.ids import new_id
 from domain.items import Item, Purpose, list_sha256
+from signer.messages import item_message, item_of
 from signer.proto import signer_pb2, signer_pb2_grpc
 
 SUITE = Suite(KEM.P256, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -186,7 +186,7 @@ class CoreSimulator:
             self.staged[request_id] = Staged(
                 request_id=request_id,
                 client_id=client_id or "web",
-                items=tuple(_item(item) for item in request.items),
+                items=tuple(item_of(item) for item in request.items),
                 pkce_challenge=request.pkce_challenge,
                 return_url=request.return_url,
                 citizen_nif=request.citizen_nif,
@@ -259,7 +259,7 @@ class CoreSimulator:
         return signer_pb2.DescribeAnswer(
             client_id=staged.client_id,
             client_name=self.clients[staged.client_id][0] if staged.client_id in self.clients else "",
-            items=[_message(item) for item in staged.items],
+            items=[item_message(item) for item in staged.items],
             expires=staged.expires,
             citizen_named=bool(staged.citizen_nif),
         )
@@ -447,27 +447,3 @@ class _Methods:
             return answer
 
         return method
-
-
-def _item(message: Any) -> Item:
-    return Item(
-        purpose=Purpose(message.purpose),
-        format=message.format,
-        packaging=message.packaging,
-        algorithm=message.algorithm,
-        digests=tuple(Digest(DigestAlgorithm(each.algorithm), each.value) for each in message.digests),
-        title=message.title,
-        fields=dict(message.fields),
-    )
-
-
-def _message(item: Item) -> Any:
-    return signer_pb2.Item(
-        purpose=item.purpose.value,
-        format=item.format,
-        packaging=item.packaging,
-        algorithm=item.algorithm,
-        digests=[signer_pb2.Digest(algorithm=each.algorithm.value, value=each.value) for each in item.digests],
-        title=item.title,
-        fields=dict(item.fields),
-    )
