@@ -4,7 +4,6 @@ The child has met hostile bytes, so nothing it says is unpickled or evaluated; e
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -12,6 +11,8 @@ from datetime import datetime
 from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from domain.errors import RubricaError
 
 T = TypeVar("T")
 
@@ -75,7 +76,7 @@ def from_plain(kind: type[T], value: Any) -> T:
         found: T = _read(kind, value)
     except WireFault:
         raise
-    except (ValueError, TypeError, binascii.Error) as error:
+    except (ValueError, TypeError, RubricaError) as error:
         raise WireFault(f"not a {getattr(kind, '__name__', kind)}") from error
     return found
 

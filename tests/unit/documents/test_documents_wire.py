@@ -64,9 +64,8 @@ def test_there_and_back(value: object) -> None:
     ],
 )
 def test_other_shapes_are_faults(kind: type[object], value: object) -> None:
-    with pytest.raises((wire.WireFault, ValueError, Exception)) as fault:
+    with pytest.raises(wire.WireFault):
         wire.from_plain(kind, value)
-    assert "WireFault" in type(fault.value).__name__ or fault.value.args
 
 
 def test_only_the_models_types_travel() -> None:
