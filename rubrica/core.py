@@ -31,12 +31,15 @@ from authn.password.change import PasswordChange
 from authn.password.factor import PasswordFactors
 from authn.password.notices import BlockNotices
 from authn.password.stretch import Stretcher, StretchParameters
+from authn.pin.budget import PINBudget
+from authn.pin.login import PINLogin
 from authn.proto import authn_pb2_grpc
 from authn.registration.activation import PasswordActivation, SealedActivationCodes
 from authn.registration.citizens import CitizenRegister
 from authn.registration.register import PhoneChange, Registration
 from authn.rpc import ErrorInterceptor
 from authn.service import CallersServicer, FactorsServicer, RegistryServicer
+from authn.sessions import Sessions
 from certs.http_issuer import HTTPIssuer
 from certs.issuer import Issuer, NoIssuer
 from domain.clock import Clock, SystemClock
@@ -51,6 +54,7 @@ from signer.activation import Activation
 from signer.approvals import Approvals
 from signer.credentials import Credentials
 from signer.epochs import Epochs
+from signer.newborn import NewbornKeys
 from signer.proto import signer_pb2_grpc
 from signer.refusals import Refusals
 from signer.requests import Requests, StagingLimits
@@ -65,6 +69,7 @@ from signer.signing import Signing
 LEASE_RENEWAL_SECONDS = 3.0
 SWEEP_SECONDS = 30.0
 NOTICE_SECONDS = 5.0
+REFILL_SECONDS = 1.0
 STOP_SECONDS = 8.0
 
 log = structlog.get_logger()
@@ -94,11 +99,14 @@ class Core:
     password_activation: PasswordActivation
     password_change: PasswordChange
     grants: Grants
+    pins: PINLogin
+    sessions: Sessions
     registration: Registration
     phone_change: PhoneChange
     callers: CallerRegister
     authenticator: ClientAuthenticator
     revocation: Revocation
+    newborns: NewbornKeys
     requests: Requests
     approvals: Approvals
     epochs: Epochs
@@ -202,10 +210,12 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
     requests = Requests(engine, clock, StagingLimits(settings.items_per_request, settings.edge_addresses))
     approvals = Approvals(clock)
     credentials = Credentials(clock)
-    open_work = OpenWork(otp, grants, approvals)
+    sessions = Sessions(vault, clock)
+    open_work = OpenWork(otp, grants, approvals, sessions)
     epochs = Epochs(engine, clock, approvals, leaves, settings.instance)
     await epochs.open()
     refusals = Refusals(engine, leaves)
+    newborns = NewbornKeys(vault)
     return Core(
         engine=engine,
         vault=vault,
@@ -216,6 +226,20 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
         factors=factors,
         otp=otp,
         grants=grants,
+        sessions=sessions,
+        pins=PINLogin(
+            engine=engine,
+            clock=clock,
+            log=leaves,
+            register=register,
+            challenges=challenges,
+            otp=otp,
+            budget=PINBudget(clock),
+            sessions=sessions,
+            outbox=outbox,
+            texts=texts,
+            audiences=frozenset({WEB}),
+        ),
         codes=codes,
         callers=callers,
         requests=requests,
@@ -278,6 +302,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
             requests=requests,
             approvals=approvals,
             credentials=credentials,
+            newborns=newborns,
             refusals=refusals,
         ),
         signing=Signing(
@@ -293,6 +318,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
             issuer=outside.issuer,
             refusals=refusals,
         ),
+        newborns=newborns,
         revocation=Revocation(engine, register, credentials, open_work, outside.issuer, leaves),
         sender=OutboxSender(engine, outbox, outside.gateway, clock),
         notices=BlockNotices(engine=engine, register=register, outbox=outbox, texts=texts, log=leaves, clock=clock),
@@ -344,6 +370,7 @@ async def _until_stopped(core: Core) -> None:
         asyncio.create_task(core.sender.run()),
         asyncio.create_task(_every(LEASE_RENEWAL_SECONDS, core.epochs.renew)),
         asyncio.create_task(_every(LEASE_RENEWAL_SECONDS, core.epochs.fence_dead)),
+        asyncio.create_task(_every(REFILL_SECONDS, core.newborns.refill)),
         asyncio.create_task(_every(NOTICE_SECONDS, core.notices.tell)),
         asyncio.create_task(_every(SWEEP_SECONDS, lambda: sweep(core))),
     ]
@@ -358,6 +385,7 @@ async def sweep(core: Core) -> None:
     await core.challenges.erase_old()
     await core.otp.erase_old()
     await core.grants.erase_old()
+    await core.sessions.erase_old(core.engine)
     async with core.engine.begin() as connection:
         await core.approvals.erase_old(connection)
     await core.revocation.tell_issuer()
@@ -387,7 +415,7 @@ def _for_gate(core: Core, server: grpc.aio.Server) -> None:
         SignatureAuthorisationServicer(core.activation), server
     )
     authn_pb2_grpc.add_FactorsServicer_to_server(
-        FactorsServicer(core.challenges, core.password_activation, core.password_change, core.grants), server
+        FactorsServicer(core.challenges, core.password_activation, core.password_change, core.grants, core.pins), server
     )
 
 

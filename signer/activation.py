@@ -66,6 +66,7 @@ from signer.approvals import (
     binding,
 )
 from signer.credentials import Credential, Credentials, CredentialState, open_key, seal_key
+from signer.newborn import NewbornKeys
 from signer.refusals import Refusals
 from signer.requests import Requests, StagedRequest
 
@@ -128,6 +129,7 @@ class Activation:
         requests: Requests,
         approvals: Approvals,
         credentials: Credentials,
+        newborns: NewbornKeys,
         refusals: Refusals,
         randomness: Randomness = secrets.token_bytes,
     ) -> None:
@@ -146,6 +148,7 @@ class Activation:
         self._requests = requests
         self._approvals = approvals
         self._credentials = credentials
+        self._newborns = newborns
         self._refusals = refusals
         self._randomness = randomness
         self._parking = Parking(vault)
@@ -344,10 +347,10 @@ class Activation:
     ) -> _KeyMaterial:
         """Step 5, second half: B1 from B2, or a newborn key; a key pair is made whenever item 0 is staged."""
         newborn: KeyPair | None = None
-        if staged.asks_certificate:
-            newborn = await self._vault.generate(WrappingKey.CITIZEN, staged.key_type)
-        size_bytes = len(newborn.wrapped) if newborn else WRAPPED_P256_SIZE_BYTES
         version = self._vault.current_version(WrappingKey.CITIZEN)
+        if staged.asks_certificate:
+            version, newborn = await self._newborns.take(staged.key_type)
+        size_bytes = len(newborn.wrapped) if newborn else WRAPPED_P256_SIZE_BYTES
         new_id_ = CredentialId(new_id(self._randomness))
         if secret is None or citizen is None:
             sealed_key = self._randomness(size_bytes) if newborn else None

@@ -4,9 +4,12 @@ import asyncio
 import secrets
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from domain.algorithms import KeyType
 from domain.errors import Busy, FactorMismatch, IdempotencyConflict, IssuerUnavailable, StateConflict
 from signer import tables
 from tests.testkit.core import code_of, playing
@@ -187,3 +190,28 @@ async def test_a_full_queue_costs_no_attempt(tmp_path):
         assert all(error.retry_after_seconds for error in refused)
         assert 6 - len(refused) == len(await played.leaves("OTP_SENT")) - 1
         assert await played.leaves("AUTH_FAIL") == []
+
+
+async def test_rsa_keys_come_from_a_stock_and_each_is_given_once(tmp_path):
+    async with playing(tmp_path) as played:
+        newborns = played.core.newborns
+        await newborns.refill()
+        assert played.vault.calls["generate"] == 0  # nobody asked for RSA yet
+        taken = [await newborns.take(KeyType.RSA3072)]
+        for _ in range(5):
+            await newborns.refill()
+        before = played.vault.calls["generate"]
+        taken += [await newborns.take(KeyType.RSA3072) for _ in range(3)]
+        assert before == played.vault.calls["generate"]
+        taken.append(await newborns.take(KeyType.RSA3072))
+        assert before + 1 == played.vault.calls["generate"]
+        assert len({pair.spki for _, pair in taken}) == 5
+
+
+async def test_a_citizen_signs_with_rsa(played):
+    _, sad = await played.approved(key_type=KeyType.RSA3072)
+    signed = await played.sign(sad)
+    certificate = x509.load_der_x509_certificate(signed.items[1].chain[0])
+    certificate.public_key().verify(
+        signed.items[1].signature, signed.items[1].to_be_signed, padding.PKCS1v15(), hashes.SHA256()
+    )
