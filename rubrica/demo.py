@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from documents.model import SignatureReport
 
 SIGNING_SECONDS = 120.0
+FORMATS = (SignatureFormat.PADES,)
+"""What the demo makes."""
 RETURN_URL = "https://sede.example/vuelta"
 _NIF_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
 """Real Decreto 1553/2005 art. 11: the letter is the number modulo 23."""
@@ -76,8 +78,8 @@ class Order:
         """
         if level not in set(Level):
             raise Refused(f"the level must be one of {', '.join(Level)}, not '{level}'")
-        if format_name not in set(SignatureFormat):
-            raise Refused(f"the format must be one of {', '.join(SignatureFormat)}, not '{format_name}'")
+        if format_name not in FORMATS:
+            raise Refused(f"the format must be {' or '.join(FORMATS)}, not '{format_name}'")
         try:
             chosen = SignatureAlgorithm.parse(algorithm)
         except AlgorithmNotAllowed as error:
