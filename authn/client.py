@@ -143,7 +143,7 @@ def envelope_message(envelope: Envelope, kind: Any) -> Any:
 
 
 class FactorsClient:
-    """What the gate asks: challenges, activation and change of the permanent password."""
+    """What the gate asks: challenges, activation and change of the permanent password, login by PIN."""
 
     def __init__(self, channel: "grpc.aio.Channel") -> None:
         self._stub = authn_pb2_grpc.FactorsStub(channel)  # type: ignore[no-untyped-call]
@@ -186,6 +186,40 @@ class FactorsClient:
     async def password_change_set(self, challenge_id: str, envelope: Envelope) -> None:
         """Set the new permanent password."""
         await self._set(self._stub.PasswordChangeSet, challenge_id, envelope)
+
+    async def pin_begin(self, nif: str, email: str, audience: str, nonce: str, envelope: Envelope) -> OTPChallenge:
+        """Ask for a PIN with a chosen access code; the answer is the same whether one is sent or not.
+
+        Args:
+            nif: As typed.
+            email: As typed.
+            audience: Who asks for the login.
+            nonce: The asker's for this login.
+            envelope: Holds the access code.
+        """
+        request = authn_pb2.PinBeginRequest(
+            nif=nif,
+            email=email,
+            audience=audience,
+            nonce=nonce,
+            envelope=envelope_message(envelope, authn_pb2.Envelope),
+        )
+        return _otp(await call(self._stub.PinBegin, request, deadline_seconds=QUICK_SECONDS))
+
+    async def pin_complete(self, challenge_id: str, audience: str, nonce: str, envelope: Envelope) -> SealedToken:
+        """Present access code and PIN; gives the identity token, sealed to the page's secret.
+
+        Raises:
+            FactorMismatch: Either is wrong, or it is for another asker, or over.
+        """
+        request = authn_pb2.PinCompleteRequest(
+            challenge_id=challenge_id,
+            audience=audience,
+            nonce=nonce,
+            envelope=envelope_message(envelope, authn_pb2.Envelope),
+        )
+        answer = await call(self._stub.PinComplete, request, deadline_seconds=QUICK_SECONDS)
+        return SealedToken(sealed_token=answer.sealed_token, expires=moment(answer.expires))
 
     async def _complete(self, method: Any, challenge_id: str, envelope: Envelope) -> SealedToken:
         request = authn_pb2.ActivationCompleteRequest(

@@ -35,6 +35,8 @@ class EnvelopePurpose(StrEnum):
     PASSWORD_CHANGE_BEGIN = "password-change-begin"
     PASSWORD_CHANGE_COMPLETE = "password-change-complete"
     PASSWORD_CHANGE_SET = "password-change-set"
+    PIN_BEGIN = "pin-begin"
+    PIN_COMPLETE = "pin-complete"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from authn.envelope import Envelope, EnvelopePurpose
 from authn.otp.challenges import Begun, OTPPurpose
 from authn.otp.grants import GrantedToken, Grants
 from authn.password.change import PasswordChange
+from authn.pin.login import PINLogin
 from authn.proto import authn_pb2, authn_pb2_grpc
 from authn.registration.activation import PasswordActivation
 from authn.registration.register import PhoneChange, Registration
@@ -28,12 +29,18 @@ class FactorsServicer(authn_pb2_grpc.FactorsServicer):
     """For the gate."""
 
     def __init__(
-        self, challenges: Challenges, activation: PasswordActivation, change: PasswordChange, grants: Grants
+        self,
+        challenges: Challenges,
+        activation: PasswordActivation,
+        change: PasswordChange,
+        grants: Grants,
+        pins: PINLogin,
     ) -> None:
         self._challenges = challenges
         self._activation = activation
         self._change = change
         self._grants = grants
+        self._pins = pins
 
     async def Challenge(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """A fresh challenge."""
@@ -92,6 +99,24 @@ class FactorsServicer(authn_pb2_grpc.FactorsServicer):
         del context
         await self._change.set_password(request.challenge_id, envelope_of(request.envelope))
         return authn_pb2.SetPasswordAnswer()
+
+    async def PinBegin(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """NIF, e-mail and access code."""
+        del context
+        return _otp(
+            await self._pins.begin(
+                request.nif, request.email, request.audience, request.nonce, envelope_of(request.envelope)
+            )
+        )
+
+    async def PinComplete(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """Access code and PIN."""
+        del context
+        return _token(
+            await self._pins.complete(
+                request.challenge_id, request.audience, request.nonce, envelope_of(request.envelope)
+            )
+        )
 
 
 class CallersServicer(authn_pb2_grpc.CallersServicer):

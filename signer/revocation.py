@@ -7,6 +7,7 @@ from audit.log import Event, EventTag, Log
 from authn.otp.challenges import OTPChallenges
 from authn.otp.grants import Grants
 from authn.registration.citizens import CitizenRegister, normalise_nif
+from authn.sessions import Sessions
 from certs.issuer import Issuer, RevocationReason
 from domain.errors import IssuerUnavailable, MalformedRequest, NotFound
 from domain.ids import CitizenId
@@ -19,16 +20,18 @@ log = structlog.get_logger()
 class OpenWork:
     """Everything open of one citizen; ended in the commit that changes the generation (``GenerationListener``)."""
 
-    def __init__(self, otp: OTPChallenges, grants: Grants, approvals: Approvals) -> None:
+    def __init__(self, otp: OTPChallenges, grants: Grants, approvals: Approvals, sessions: Sessions) -> None:
         self._otp = otp
         self._grants = grants
         self._approvals = approvals
+        self._sessions = sessions
 
     async def end_open_work(self, connection: AsyncConnection, citizen_id: CitizenId) -> None:
-        """Kill challenges, grants and approvals, and erase their capsules."""
+        """Kill challenges, grants, approvals and logins, and erase their capsules."""
         await self._otp.end(connection, citizen_id)
         await self._grants.end(connection, citizen_id)
         await self._approvals.end(connection, citizen_id)
+        await self._sessions.end(connection, citizen_id)
 
 
 class Revocation:

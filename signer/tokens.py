@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from authn.challenge import sign_jws
 from domain.clock import Clock, to_epoch_seconds
+from domain.identity import ISSUER
 from domain.items import Purpose
 from hsm.keys import MACKey
 from hsm.vault import Vault
@@ -12,7 +13,6 @@ from signer.credentials import Credential
 from signer.requests import StagedRequest
 
 RESULT_LIFE_SECONDS = 600
-ISSUER = "rubrica"
 
 
 class Tokens:

@@ -94,7 +94,8 @@ _PHRASES = {
         activation="{service}: codigo {otp} para activar su contraseña. Ref {reference}. Vale {minutes} min, "
         "no lo diga.",
         change="{service}: codigo {otp} para cambiar su contraseña. Ref {reference}. Vale {minutes} min, no lo diga.",
-        pin="{service}: PIN {otp} para entrar, con su clave de acceso. Ref {reference}. Vale {minutes} min, no lo diga.",
+        pin="{service}: PIN {otp} para entrar, con su clave de acceso. Ref {reference}. Vale {minutes} min, "
+        "no lo diga.",
         phone_changed_old="{service}: su firma ya no usa este telefono, sino otro. Si no lo ha pedido, "
         "llame ya a su oficina de registro.",
         phone_changed_new="{service}: su firma usa desde ahora este telefono. Si no lo ha pedido, "
@@ -112,7 +113,8 @@ _PHRASES = {
         activation="{service}: code {otp} to activate your password. Ref {reference}. Valid {minutes} min, "
         "tell nobody.",
         change="{service}: code {otp} to change your password. Ref {reference}. Valid {minutes} min, tell nobody.",
-        pin="{service}: PIN {otp} to log in, after your access code. Ref {reference}. Valid {minutes} min, tell nobody.",
+        pin="{service}: PIN {otp} to log in, after your access code. Ref {reference}. Valid {minutes} min, "
+        "tell nobody.",
         phone_changed_old="{service}: your signature no longer uses this phone but another. If you did not ask for it, "
         "call your registry office now.",
         phone_changed_new="{service}: your signature uses this phone from now on. If you did not ask for it, "

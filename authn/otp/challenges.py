@@ -29,7 +29,7 @@ from hsm.vault import Vault
 OTP_LIFE_MINUTES = 5
 OTP_LIFE = timedelta(minutes=OTP_LIFE_MINUTES)
 OTP_TRIES = 3
-OTP_DIGITS = 6
+RESENDS = 2
 FAILED_CHALLENGES_IN_A_ROW = 5
 OTP_BLOCK = timedelta(hours=24)
 
@@ -39,7 +39,7 @@ otp_challenge = sa.Table(
     sa.Column("id", sa.String(26), primary_key=True),
     sa.Column("purpose", sa.String(24), nullable=False),
     sa.Column("request_id", sa.String(26)),
-    sa.Column("citizen_id", sa.String(32)),  # empty where there is no such citizen
+    sa.Column("citizen_id", sa.String(32), index=True),  # empty where there is no such citizen
     sa.Column("factor_id", sa.String(32)),
     sa.Column("real", sa.Boolean, nullable=False),
     sa.Column("generation", sa.Integer, nullable=False),
@@ -64,6 +64,27 @@ class OTPPurpose(StrEnum):
     SIGN = "sign"
     ACTIVATION = "activation"
     PASSWORD_CHANGE = "password-change"
+    PIN = "pin"
+
+
+@dataclass(frozen=True, slots=True)
+class CodeForm:
+    """What a one-time code is made of."""
+
+    alphabet: str
+    length: int
+
+    def draw(self, random: bytes) -> str:
+        """A code from 16 random bytes; no code is likelier than another by more than 2⁻⁹⁹."""
+        number = int.from_bytes(random, "big")
+        code = ""
+        for _ in range(self.length):
+            number, place = divmod(number, len(self.alphabet))
+            code += self.alphabet[place]
+        return code
+
+
+SIX_DIGITS = CodeForm("0123456789", 6)
 
 
 class CapsuleContent(StrEnum):
@@ -72,7 +93,7 @@ class CapsuleContent(StrEnum):
     KEY = "key"
     """B1, the HSM-wrapped signing key."""
     SECRET = "secret"
-    """V for a change of password, a random value for an activation."""
+    """V for a change of password, a random value for an activation, the authentication record for a PIN."""
     REASON = "reason"
     """Nothing of use: the citizen proved both factors but cannot sign, and may be told why."""
 
@@ -166,7 +187,16 @@ class OTPChallenges:
         self._clock = clock
 
     async def fill(
-        self, content: CapsuleContent, plaintext: bytes | None, *, size_bytes: int, cid: str, bind: bytes, cs: bytes
+        self,
+        content: CapsuleContent,
+        plaintext: bytes | None,
+        *,
+        size_bytes: int,
+        cid: str,
+        bind: bytes,
+        cs: bytes,
+        form: CodeForm = SIX_DIGITS,
+        chosen: str = "",
     ) -> FreshCapsule:
         """Draw a code and seal ``plaintext`` to it; two HSM calls, whatever is sealed.
 
@@ -177,11 +207,12 @@ class OTPChallenges:
             cid: The challenge's id.
             bind: Hash of everything that the approval is bound to.
             cs: The browser's secret.
+            form: What the code is made of.
+            chosen: What the citizen has to type before the code, and only the citizen knows.
         """
         version = self._vault.current_version(MACKey.CAPSULE)
-        number = int.from_bytes(await self._vault.random(16), "big") % 10**OTP_DIGITS
-        otp = f"{number:0{OTP_DIGITS}}"
-        inner = await self._vault.mac(MACKey.CAPSULE, "otp", cid, bind, otp, version=version)
+        otp = form.draw(await self._vault.random(16))
+        inner = await self._vault.mac(MACKey.CAPSULE, "otp", cid, bind, chosen + otp, version=version)
         if plaintext is None:
             return FreshCapsule(otp, unopenable(size_bytes), version, content)
         return FreshCapsule(otp, seal(kdf(Label.OTP, inner, cs), plaintext, bind), version, content)
@@ -201,6 +232,7 @@ class OTPChallenges:
         factor_id: str | None,
         real: bool,
         request_id: RequestId | None = None,
+        resends: int = RESENDS,
     ) -> OTPChallenge:
         """Write the challenge in the caller's transaction; one row."""
         row = {
@@ -219,7 +251,7 @@ class OTPChallenges:
             "capsule_version": fresh.version,
             "state": ChallengeState.PENDING.value,
             "envelope_sha256": envelope_sha256,
-            "resends_left": 2,
+            "resends_left": resends,
             "resend_from": self._clock.now() + timedelta(seconds=60),
         }
         await connection.execute(sa.insert(otp_challenge).values(**row))

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61uthn/proto/authn.proto\x12\x10rubrica.authn.v1\"J\n\x08\x45nvelope\x12\x0e\n\x06sap_id\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nc\x18\x03 \x01(\x0c\x12\x12\n\nciphertext\x18\x04 \x01(\x0c\"\x12\n\x10\x43hallengeRequest\"l\n\x0f\x43hallengeAnswer\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\x03\x12\x0e\n\x06sap_id\x18\x03 \x01(\t\x12\x16\n\x0esap_public_key\x18\x04 \x01(\x0c\x12\x11\n\tstatement\x18\x05 \x01(\t\"b\n\x16\x41\x63tivationBeginRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12,\n\x08\x65nvelope\x18\x03 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"T\n\tOTPAnswer\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\x03\x12\x11\n\treference\x18\x03 \x01(\t\x12\r\n\x05tries\x18\x04 \x01(\x05\"_\n\x19\x41\x63tivationCompleteRequest\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"4\n\x0bTokenAnswer\x12\x14\n\x0csealed_token\x18\x01 \x01(\x0c\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\x03\"X\n\x12SetPasswordRequest\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"\x13\n\x11SetPasswordAnswer\"W\n\x1aPasswordChangeBeginRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"F\n\x19\x41uthenticateClientRequest\x12\x11\n\tassertion\x18\x01 \x01(\t\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\"v\n\x18\x41uthenticateClientAnswer\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lient_name\x18\x02 \x01(\t\x12\x0e\n\x06rights\x18\x03 \x03(\t\x12\r\n\x05grant\x18\x04 \x01(\t\x12\x13\n\x0breturn_urls\x18\x05 \x03(\t\"\x9d\x01\n\x0fRegisterRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\x12\n\ngiven_name\x18\x02 \x01(\t\x12\x15\n\rfirst_surname\x18\x03 \x01(\t\x12\x16\n\x0esecond_surname\x18\x04 \x01(\t\x12\r\n\x05phone\x18\x05 \x01(\t\x12\r\n\x05\x65mail\x18\x06 \x01(\t\x12\r\n\x05level\x18\x07 \x01(\t\x12\r\n\x05proof\x18\x08 \x01(\t\"=\n\x0eRegisterAnswer\x12\x12\n\ncitizen_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63tivation_code\x18\x02 \x01(\t\"0\n\x12\x43hangePhoneRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\r\n\x05phone\x18\x02 \x01(\t\"\x13\n\x11\x43hangePhoneAnswer\"q\n\x15RegisterClientRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x0e\n\x06rights\x18\x04 \x03(\t\x12\x13\n\x0breturn_urls\x18\x05 \x03(\t\"\x16\n\x14RegisterClientAnswer\"\x11\n\x0fTokenKeyRequest\"$\n\x0eTokenKeyAnswer\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x32\xa5\x05\n\x07\x46\x61\x63tors\x12R\n\tChallenge\x12\".rubrica.authn.v1.ChallengeRequest\x1a!.rubrica.authn.v1.ChallengeAnswer\x12X\n\x0f\x41\x63tivationBegin\x12(.rubrica.authn.v1.ActivationBeginRequest\x1a\x1b.rubrica.authn.v1.OTPAnswer\x12`\n\x12\x41\x63tivationComplete\x12+.rubrica.authn.v1.ActivationCompleteRequest\x1a\x1d.rubrica.authn.v1.TokenAnswer\x12\x62\n\x15\x41\x63tivationSetPassword\x12$.rubrica.authn.v1.SetPasswordRequest\x1a#.rubrica.authn.v1.SetPasswordAnswer\x12`\n\x13PasswordChangeBegin\x12,.rubrica.authn.v1.PasswordChangeBeginRequest\x1a\x1b.rubrica.authn.v1.OTPAnswer\x12\x64\n\x16PasswordChangeComplete\x12+.rubrica.authn.v1.ActivationCompleteRequest\x1a\x1d.rubrica.authn.v1.TokenAnswer\x12^\n\x11PasswordChangeSet\x12$.rubrica.authn.v1.SetPasswordRequest\x1a#.rubrica.authn.v1.SetPasswordAnswer2x\n\x07\x43\x61llers\x12m\n\x12\x41uthenticateClient\x12+.rubrica.authn.v1.AuthenticateClientRequest\x1a*.rubrica.authn.v1.AuthenticateClientAnswer2\xe9\x02\n\x08Registry\x12O\n\x08Register\x12!.rubrica.authn.v1.RegisterRequest\x1a .rubrica.authn.v1.RegisterAnswer\x12X\n\x0b\x43hangePhone\x12$.rubrica.authn.v1.ChangePhoneRequest\x1a#.rubrica.authn.v1.ChangePhoneAnswer\x12\x61\n\x0eRegisterClient\x12\'.rubrica.authn.v1.RegisterClientRequest\x1a&.rubrica.authn.v1.RegisterClientAnswer\x12O\n\x08TokenKey\x12!.rubrica.authn.v1.TokenKeyRequest\x1a .rubrica.authn.v1.TokenKeyAnswerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61uthn/proto/authn.proto\x12\x10rubrica.authn.v1\"J\n\x08\x45nvelope\x12\x0e\n\x06sap_id\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nc\x18\x03 \x01(\x0c\x12\x12\n\nciphertext\x18\x04 \x01(\x0c\"\x12\n\x10\x43hallengeRequest\"l\n\x0f\x43hallengeAnswer\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\x03\x12\x0e\n\x06sap_id\x18\x03 \x01(\t\x12\x16\n\x0esap_public_key\x18\x04 \x01(\x0c\x12\x11\n\tstatement\x18\x05 \x01(\t\"b\n\x16\x41\x63tivationBeginRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12,\n\x08\x65nvelope\x18\x03 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"T\n\tOTPAnswer\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\x03\x12\x11\n\treference\x18\x03 \x01(\t\x12\r\n\x05tries\x18\x04 \x01(\x05\"_\n\x19\x41\x63tivationCompleteRequest\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"4\n\x0bTokenAnswer\x12\x14\n\x0csealed_token\x18\x01 \x01(\x0c\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\x03\"X\n\x12SetPasswordRequest\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"\x13\n\x11SetPasswordAnswer\"W\n\x1aPasswordChangeBeginRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"|\n\x0fPinBeginRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\x12\r\n\x05nonce\x18\x04 \x01(\t\x12,\n\x08\x65nvelope\x18\x05 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"y\n\x12PinCompleteRequest\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\r\n\x05nonce\x18\x03 \x01(\t\x12,\n\x08\x65nvelope\x18\x04 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"F\n\x19\x41uthenticateClientRequest\x12\x11\n\tassertion\x18\x01 \x01(\t\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\"v\n\x18\x41uthenticateClientAnswer\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lient_name\x18\x02 \x01(\t\x12\x0e\n\x06rights\x18\x03 \x03(\t\x12\r\n\x05grant\x18\x04 \x01(\t\x12\x13\n\x0breturn_urls\x18\x05 \x03(\t\"\x9d\x01\n\x0fRegisterRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\x12\n\ngiven_name\x18\x02 \x01(\t\x12\x15\n\rfirst_surname\x18\x03 \x01(\t\x12\x16\n\x0esecond_surname\x18\x04 \x01(\t\x12\r\n\x05phone\x18\x05 \x01(\t\x12\r\n\x05\x65mail\x18\x06 \x01(\t\x12\r\n\x05level\x18\x07 \x01(\t\x12\r\n\x05proof\x18\x08 \x01(\t\"=\n\x0eRegisterAnswer\x12\x12\n\ncitizen_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63tivation_code\x18\x02 \x01(\t\"0\n\x12\x43hangePhoneRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\r\n\x05phone\x18\x02 \x01(\t\"\x13\n\x11\x43hangePhoneAnswer\"q\n\x15RegisterClientRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x0e\n\x06rights\x18\x04 \x03(\t\x12\x13\n\x0breturn_urls\x18\x05 \x03(\t\"\x16\n\x14RegisterClientAnswer\"\x11\n\x0fTokenKeyRequest\"$\n\x0eTokenKeyAnswer\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x32\xc5\x06\n\x07\x46\x61\x63tors\x12R\n\tChallenge\x12\".rubrica.authn.v1.ChallengeRequest\x1a!.rubrica.authn.v1.ChallengeAnswer\x12X\n\x0f\x41\x63tivationBegin\x12(.rubrica.authn.v1.ActivationBeginRequest\x1a\x1b.rubrica.authn.v1.OTPAnswer\x12`\n\x12\x41\x63tivationComplete\x12+.rubrica.authn.v1.ActivationCompleteRequest\x1a\x1d.rubrica.authn.v1.TokenAnswer\x12\x62\n\x15\x41\x63tivationSetPassword\x12$.rubrica.authn.v1.SetPasswordRequest\x1a#.rubrica.authn.v1.SetPasswordAnswer\x12`\n\x13PasswordChangeBegin\x12,.rubrica.authn.v1.PasswordChangeBeginRequest\x1a\x1b.rubrica.authn.v1.OTPAnswer\x12\x64\n\x16PasswordChangeComplete\x12+.rubrica.authn.v1.ActivationCompleteRequest\x1a\x1d.rubrica.authn.v1.TokenAnswer\x12^\n\x11PasswordChangeSet\x12$.rubrica.authn.v1.SetPasswordRequest\x1a#.rubrica.authn.v1.SetPasswordAnswer\x12J\n\x08PinBegin\x12!.rubrica.authn.v1.PinBeginRequest\x1a\x1b.rubrica.authn.v1.OTPAnswer\x12R\n\x0bPinComplete\x12$.rubrica.authn.v1.PinCompleteRequest\x1a\x1d.rubrica.authn.v1.TokenAnswer2x\n\x07\x43\x61llers\x12m\n\x12\x41uthenticateClient\x12+.rubrica.authn.v1.AuthenticateClientRequest\x1a*.rubrica.authn.v1.AuthenticateClientAnswer2\xe9\x02\n\x08Registry\x12O\n\x08Register\x12!.rubrica.authn.v1.RegisterRequest\x1a .rubrica.authn.v1.RegisterAnswer\x12X\n\x0b\x43hangePhone\x12$.rubrica.authn.v1.ChangePhoneRequest\x1a#.rubrica.authn.v1.ChangePhoneAnswer\x12\x61\n\x0eRegisterClient\x12\'.rubrica.authn.v1.RegisterClientRequest\x1a&.rubrica.authn.v1.RegisterClientAnswer\x12O\n\x08TokenKey\x12!.rubrica.authn.v1.TokenKeyRequest\x1a .rubrica.authn.v1.TokenKeyAnswerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,30 +51,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETPASSWORDANSWER']._serialized_end=697
   _globals['_PASSWORDCHANGEBEGINREQUEST']._serialized_start=699
   _globals['_PASSWORDCHANGEBEGINREQUEST']._serialized_end=786
-  _globals['_AUTHENTICATECLIENTREQUEST']._serialized_start=788
-  _globals['_AUTHENTICATECLIENTREQUEST']._serialized_end=858
-  _globals['_AUTHENTICATECLIENTANSWER']._serialized_start=860
-  _globals['_AUTHENTICATECLIENTANSWER']._serialized_end=978
-  _globals['_REGISTERREQUEST']._serialized_start=981
-  _globals['_REGISTERREQUEST']._serialized_end=1138
-  _globals['_REGISTERANSWER']._serialized_start=1140
-  _globals['_REGISTERANSWER']._serialized_end=1201
-  _globals['_CHANGEPHONEREQUEST']._serialized_start=1203
-  _globals['_CHANGEPHONEREQUEST']._serialized_end=1251
-  _globals['_CHANGEPHONEANSWER']._serialized_start=1253
-  _globals['_CHANGEPHONEANSWER']._serialized_end=1272
-  _globals['_REGISTERCLIENTREQUEST']._serialized_start=1274
-  _globals['_REGISTERCLIENTREQUEST']._serialized_end=1387
-  _globals['_REGISTERCLIENTANSWER']._serialized_start=1389
-  _globals['_REGISTERCLIENTANSWER']._serialized_end=1411
-  _globals['_TOKENKEYREQUEST']._serialized_start=1413
-  _globals['_TOKENKEYREQUEST']._serialized_end=1430
-  _globals['_TOKENKEYANSWER']._serialized_start=1432
-  _globals['_TOKENKEYANSWER']._serialized_end=1468
-  _globals['_FACTORS']._serialized_start=1471
-  _globals['_FACTORS']._serialized_end=2148
-  _globals['_CALLERS']._serialized_start=2150
-  _globals['_CALLERS']._serialized_end=2270
-  _globals['_REGISTRY']._serialized_start=2273
-  _globals['_REGISTRY']._serialized_end=2634
+  _globals['_PINBEGINREQUEST']._serialized_start=788
+  _globals['_PINBEGINREQUEST']._serialized_end=912
+  _globals['_PINCOMPLETEREQUEST']._serialized_start=914
+  _globals['_PINCOMPLETEREQUEST']._serialized_end=1035
+  _globals['_AUTHENTICATECLIENTREQUEST']._serialized_start=1037
+  _globals['_AUTHENTICATECLIENTREQUEST']._serialized_end=1107
+  _globals['_AUTHENTICATECLIENTANSWER']._serialized_start=1109
+  _globals['_AUTHENTICATECLIENTANSWER']._serialized_end=1227
+  _globals['_REGISTERREQUEST']._serialized_start=1230
+  _globals['_REGISTERREQUEST']._serialized_end=1387
+  _globals['_REGISTERANSWER']._serialized_start=1389
+  _globals['_REGISTERANSWER']._serialized_end=1450
+  _globals['_CHANGEPHONEREQUEST']._serialized_start=1452
+  _globals['_CHANGEPHONEREQUEST']._serialized_end=1500
+  _globals['_CHANGEPHONEANSWER']._serialized_start=1502
+  _globals['_CHANGEPHONEANSWER']._serialized_end=1521
+  _globals['_REGISTERCLIENTREQUEST']._serialized_start=1523
+  _globals['_REGISTERCLIENTREQUEST']._serialized_end=1636
+  _globals['_REGISTERCLIENTANSWER']._serialized_start=1638
+  _globals['_REGISTERCLIENTANSWER']._serialized_end=1660
+  _globals['_TOKENKEYREQUEST']._serialized_start=1662
+  _globals['_TOKENKEYREQUEST']._serialized_end=1679
+  _globals['_TOKENKEYANSWER']._serialized_start=1681
+  _globals['_TOKENKEYANSWER']._serialized_end=1717
+  _globals['_FACTORS']._serialized_start=1720
+  _globals['_FACTORS']._serialized_end=2557
+  _globals['_CALLERS']._serialized_start=2559
+  _globals['_CALLERS']._serialized_end=2679
+  _globals['_REGISTRY']._serialized_start=2682
+  _globals['_REGISTRY']._serialized_end=3043
 # @@protoc_insertion_point(module_scope)

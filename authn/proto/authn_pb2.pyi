@@ -94,6 +94,32 @@ class PasswordChangeBeginRequest(_message.Message):
     envelope: Envelope
     def __init__(self, nif: _Optional[str] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
 
+class PinBeginRequest(_message.Message):
+    __slots__ = ("nif", "email", "audience", "nonce", "envelope")
+    NIF_FIELD_NUMBER: _ClassVar[int]
+    EMAIL_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    nif: str
+    email: str
+    audience: str
+    nonce: str
+    envelope: Envelope
+    def __init__(self, nif: _Optional[str] = ..., email: _Optional[str] = ..., audience: _Optional[str] = ..., nonce: _Optional[str] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
+
+class PinCompleteRequest(_message.Message):
+    __slots__ = ("challenge_id", "audience", "nonce", "envelope")
+    CHALLENGE_ID_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    challenge_id: str
+    audience: str
+    nonce: str
+    envelope: Envelope
+    def __init__(self, challenge_id: _Optional[str] = ..., audience: _Optional[str] = ..., nonce: _Optional[str] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
+
 class AuthenticateClientRequest(_message.Message):
     __slots__ = ("assertion", "transaction_id")
     ASSERTION_FIELD_NUMBER: _ClassVar[int]

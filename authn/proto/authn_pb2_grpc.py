@@ -70,6 +70,16 @@ class FactorsStub:
                 request_serializer=authn_dot_proto_dot_authn__pb2.SetPasswordRequest.SerializeToString,
                 response_deserializer=authn_dot_proto_dot_authn__pb2.SetPasswordAnswer.FromString,
                 _registered_method=True)
+        self.PinBegin = channel.unary_unary(
+                '/rubrica.authn.v1.Factors/PinBegin',
+                request_serializer=authn_dot_proto_dot_authn__pb2.PinBeginRequest.SerializeToString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.OTPAnswer.FromString,
+                _registered_method=True)
+        self.PinComplete = channel.unary_unary(
+                '/rubrica.authn.v1.Factors/PinComplete',
+                request_serializer=authn_dot_proto_dot_authn__pb2.PinCompleteRequest.SerializeToString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.TokenAnswer.FromString,
+                _registered_method=True)
 
 
 class FactorsServicer:
@@ -121,6 +131,19 @@ class FactorsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PinBegin(self, request, context):
+        """Login by PIN, level low: NIF + e-mail + access code -> PIN by SMS -> identity token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinComplete(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FactorsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -158,6 +181,16 @@ def add_FactorsServicer_to_server(servicer, server):
                     servicer.PasswordChangeSet,
                     request_deserializer=authn_dot_proto_dot_authn__pb2.SetPasswordRequest.FromString,
                     response_serializer=authn_dot_proto_dot_authn__pb2.SetPasswordAnswer.SerializeToString,
+            ),
+            'PinBegin': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinBegin,
+                    request_deserializer=authn_dot_proto_dot_authn__pb2.PinBeginRequest.FromString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.OTPAnswer.SerializeToString,
+            ),
+            'PinComplete': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinComplete,
+                    request_deserializer=authn_dot_proto_dot_authn__pb2.PinCompleteRequest.FromString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.TokenAnswer.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -350,6 +383,60 @@ class Factors:
             '/rubrica.authn.v1.Factors/PasswordChangeSet',
             authn_dot_proto_dot_authn__pb2.SetPasswordRequest.SerializeToString,
             authn_dot_proto_dot_authn__pb2.SetPasswordAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinBegin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.authn.v1.Factors/PinBegin',
+            authn_dot_proto_dot_authn__pb2.PinBeginRequest.SerializeToString,
+            authn_dot_proto_dot_authn__pb2.OTPAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinComplete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.authn.v1.Factors/PinComplete',
+            authn_dot_proto_dot_authn__pb2.PinCompleteRequest.SerializeToString,
+            authn_dot_proto_dot_authn__pb2.TokenAnswer.FromString,
             options,
             channel_credentials,
             insecure,

@@ -197,7 +197,7 @@ class PasswordActivation:
             async with self._engine.begin() as connection:
                 found = await self._register.find(connection, index)
                 active = await self._factors.find(connection, found.id if found else CitizenId(""))
-                citizen = found if found and active is None and _same_email(found.email, email) else None
+                citizen = found if found and active is None and same_email(found.email, email) else None
                 row, tested = await self._codes.reserve(connection, citizen.id if citizen else None, index)
                 await self._challenges.spend(connection, envelope)
             code = normalise_code(opened.secret.decode("ascii", errors="replace"))
@@ -296,7 +296,8 @@ def checked_password(sealed: bytes, citizen: Citizen) -> bytes:
     return password.encode()
 
 
-def _same_email(registered: str, typed: str) -> bool:
+def same_email(registered: str, typed: str) -> bool:
+    """Whether the citizen typed the registered address; spaces around and case do not count."""
     return hmac.compare_digest(registered.strip().casefold().encode(), typed.strip().casefold().encode())
 
 

@@ -173,12 +173,16 @@ class Played:
         return await self.core.challenges.mint()
 
     async def otp(self, challenge_id: str) -> str:
-        """The code in the SMS of a challenge, once the outbox has nothing left to hand over."""
+        """The code in the SMS of a challenge."""
+        await self.handed_over(challenge_id)
+        return self.phone.code(challenge_id)
+
+    async def handed_over(self, challenge_id: str) -> None:
+        """Wait for the SMS of a challenge, as long as the outbox has anything left to hand over."""
         while challenge_id not in self.phone.messages:
             if MessageState.WAITING.value not in {row["state"] for row in await self.rows(message)}:
                 raise AssertionError("no SMS came")
             await asyncio.sleep(0.01)
-        return self.phone.code(challenge_id)
 
     async def stage(self, documents: int = 1, *, key_type: KeyType = KeyType.P256, **changes: object) -> StagedRequest:
         """Stage documents as an edge does."""

@@ -135,6 +135,7 @@ def test_codes_for_passwords_and_notices_fit_one_part(language: Language) -> Non
     codes = [
         written.activation(reference="KXTRAB", otp="042137", minutes=5),
         written.password_change(reference="KXTRAB", otp="042137", minutes=5),
+        written.pin(reference="KXTRAB", otp="042137", minutes=10),
     ]
     notices = [
         written.phone_changed_old(),
@@ -142,7 +143,7 @@ def test_codes_for_passwords_and_notices_fit_one_part(language: Language) -> Non
         written.password_changed(),
         written.blocked(minutes=15),
     ]
-    assert len({*codes, *notices}) == 6
+    assert len({*codes, *notices}) == 7
     for text in codes:
         assert text.endswith(f"\n@{HOST} #042137")
         assert "KXTRAB" in text
