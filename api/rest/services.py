@@ -75,7 +75,7 @@ def is_assertion(token: str) -> bool:
     return "." in token
 
 
-async def caller(provided: Provided, authorization: AuthorizationHeader = None) -> Caller:
+async def caller(request: Request, provided: Provided, authorization: AuthorizationHeader = None) -> Caller:
     """Who calls: an agency proved by the core, or the holder of a link.
 
     Raises:
@@ -83,7 +83,12 @@ async def caller(provided: Provided, authorization: AuthorizationHeader = None) 
     """
     token = bearer(authorization)
     if is_assertion(token):
-        return await provided.callers.authenticate_client(token)
+        transaction_id = str(request.path_params.get("transaction_id", ""))
+        wanted = transaction_id if await provided.transactions.wants_grant(transaction_id) else ""
+        client = await provided.callers.authenticate_client(token, transaction_id=wanted)
+        if wanted:
+            await provided.transactions.renew_grant(transaction_id, client)
+        return client
     return LinkHolder(link_sha256(token))
 
 

@@ -21,11 +21,13 @@ from documents.model import (
 )
 from domain.algorithms import SignatureAlgorithm
 from domain.digests import Digest
-from domain.errors import MalformedRequest
+from domain.errors import AlgorithmNotAllowed, MalformedRequest
 from domain.items import TITLE_LIMIT_CHARACTERS, Packaging, SignatureFormat
 
 NIF_CHARACTERS = 9
 MEBIBYTE = 1024 * 1024
+OFFERED = frozenset({(SignatureFormat.PADES, Packaging.ENVELOPED)})
+"""What this edge can prepare and finish; the core may build more."""
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -191,6 +193,7 @@ class Transaction:
     algorithm: SignatureAlgorithm
     citizen_nif_sealed: bytes = field(repr=False)
     grant_sealed: bytes = field(repr=False)
+    granted: datetime
     return_url: str
     client_nonce: str
     created: datetime
@@ -234,12 +237,14 @@ def new_transaction(
 
     Raises:
         MalformedRequest: A title without visible characters, a level, format or packaging that is none of ours.
-        AlgorithmNotAllowed: Not an algorithm of ours.
+        AlgorithmNotAllowed: Not an algorithm, or not a format in this packaging, that is offered.
     """
     try:
         parsed = (Level(level), SignatureFormat(signature_format), Packaging(packaging))
     except ValueError:
         raise MalformedRequest("level, format or packaging is not one that this service offers") from None
+    if parsed[1:] not in OFFERED:
+        raise AlgorithmNotAllowed("this format is not offered in this packaging")
     nif = normalized_nif(citizen_nif)
     return NewTransaction(
         titles=tuple(cleaned_title(title) for title in titles),

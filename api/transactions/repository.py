@@ -51,6 +51,7 @@ class TransactionRepository:
                 algorithm=transaction.algorithm.value,
                 citizen_nif_sealed=transaction.citizen_nif_sealed,
                 grant_sealed=transaction.grant_sealed,
+                granted=to_epoch_seconds(transaction.granted),
                 return_url=transaction.return_url,
                 client_nonce=transaction.client_nonce,
                 created=to_epoch_seconds(transaction.created),
@@ -106,9 +107,13 @@ class TransactionRepository:
         """Keep what the core said with the last item."""
         await self._update(transaction_id, result_token=result_token, receipt=receipt)
 
-    async def forget_grant(self, transaction_id: str, sealed_nothing: bytes) -> None:
-        """The grant has served."""
-        await self._update(transaction_id, grant_sealed=sealed_nothing)
+    async def renew_grant(self, transaction_id: str, client_id: str, grant_sealed: bytes, at: datetime) -> None:
+        """Keep a younger grant of the transaction's own client."""
+        await self._connection.execute(
+            transactions.update()
+            .where(transactions.c.transaction_id == transaction_id, transactions.c.client_id == client_id)
+            .values(grant_sealed=grant_sealed, granted=to_epoch_seconds(at))
+        )
 
     async def claim(self, transaction_id: str, *, now: datetime, until: datetime) -> bool:
         """Become the only one who works on this transaction until then."""
@@ -334,6 +339,7 @@ def _transaction(row: Any, rows: Sequence[Any]) -> Transaction:
         algorithm=SignatureAlgorithm(row.algorithm),
         citizen_nif_sealed=row.citizen_nif_sealed,
         grant_sealed=row.grant_sealed,
+        granted=_time(row.granted),
         return_url=row.return_url,
         client_nonce=row.client_nonce,
         created=_time(row.created),

@@ -20,7 +20,9 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.storage import DocumentStore, StoredId
@@ -39,14 +41,26 @@ from api.transactions.service import GRANT, LINK, NIF, link_sha256, secrets_text
 from api.transactions.signing import CODE, VERIFIER, R, Signing
 from documents.model import PAdESOptions, Prepared
 from domain.clock import Clock
-from domain.errors import MalformedRequest, NotFound, RequestExpired, StateConflict
+from domain.errors import (
+    CallerRefused,
+    DependencyUnavailable,
+    MalformedRequest,
+    NotFound,
+    RequestExpired,
+    StateConflict,
+)
 from domain.ids import Randomness, new_id
 from domain.items import Item, Purpose, certificate_item
-from signer.client import RequestState, SignatureActivationClient
+from signer.client import RequestState, SignatureActivationClient, StagedRequest
 
 COOKIE_PREFIX = "__Host-rubrica-"
 SECRET_BYTES = 32
 CODE_BYTES = 32
+REQUEST_LIFE = timedelta(hours=1)
+"""Of a staged request, by the core's clock."""
+CLOCK_TOLERANCE = timedelta(seconds=60)
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,15 +220,7 @@ class Approvals:
         used = False
         try:
             verifier = self._randomness(SECRET_BYTES)
-            staged = await self._activation.stage(
-                idempotency_key=new_id(self._randomness),
-                grant=self._sealer.open(GRANT, transaction_id, transaction.grant_sealed).decode(),
-                items=self._items(transaction, [each for each, _ in prepared]),
-                pkce_challenge=hashlib.sha256(verifier).digest(),
-                return_url=self._return_address,
-                citizen_nif=self._sealer.open(NIF, transaction_id, transaction.citizen_nif_sealed).decode(),
-                client_nonce=transaction.client_nonce,
-            )
+            staged = await self._staged(transaction, [each for each, _ in prepared], verifier)
             value = secrets_text(self._randomness(SECRET_BYTES))
             staging = Staging(
                 request_id=staged.request_id,
@@ -243,6 +249,30 @@ class Approvals:
             raise NotFound("no such link")
         max_age_seconds = max(0, int((staged.expires - self._clock.now()).total_seconds()))
         return Review(now, Cookie(COOKIE_PREFIX + staged.request_id, value, max_age_seconds), may_approve=True)
+
+    async def _staged(self, transaction: Transaction, prepared: list[Prepared], verifier: bytes) -> StagedRequest:
+        transaction_id = transaction.transaction_id
+        asked = self._clock.now()
+        try:
+            staged = await self._activation.stage(
+                idempotency_key=new_id(self._randomness),
+                grant=self._sealer.open(GRANT, transaction_id, transaction.grant_sealed).decode(),
+                items=self._items(transaction, prepared),
+                pkce_challenge=hashlib.sha256(verifier).digest(),
+                return_url=self._return_address,
+                citizen_nif=self._sealer.open(NIF, transaction_id, transaction.citizen_nif_sealed).decode(),
+                client_nonce=transaction.client_nonce,
+            )
+        except CallerRefused as error:
+            # To the citizen who opened the link this is no question of who they are.
+            raise RequestExpired("whoever sent you here has to ask anew: their leave for this has run out") from error
+        # The prepared bytes already say when they are signed, and the core's clock is the one that counts.
+        if abs(staged.expires - asked - REQUEST_LIFE) > CLOCK_TOLERANCE:
+            _log.error("the clocks of edge and core differ", expires=staged.expires.isoformat())
+            raise DependencyUnavailable(
+                "this part of the service has a wrong clock and does not sign until it is right"
+            )
+        return staged
 
     async def _prepare(self, document: Document) -> tuple[Prepared, StoredId]:
         if document.original_id is None:

@@ -26,10 +26,14 @@ from api.transactions.repository import TransactionRepository
 from api.transactions.seals import Sealer
 from authn.client import AuthenticatedClient
 from domain.clock import Clock
-from domain.errors import IdempotencyConflict, MalformedRequest, NotFound, RequestExpired, StateConflict
+from domain.errors import IdempotencyConflict, MalformedRequest, NotFound, NotPermitted, RequestExpired, StateConflict
 from domain.ids import Randomness, new_id
 
 LINK_BYTES = 32
+AGENCY_RIGHTS = frozenset({"sign", "name_citizen"})
+"""What the core will ask for at STAGE; refused here before anything is uploaded."""
+GRANT_AGE = timedelta(hours=6)
+"""An older grant is replaced by the next authenticated call of its client, since the core lets it end after a day."""
 ANONYMOUS_KEY_CHARACTERS = 32
 """Least length of an idempotency key where nobody says who asks: there the key alone brings the answer back."""
 KEY_CHARACTERS = 255
@@ -130,6 +134,21 @@ class Transactions:
         if before is None:
             raise NotFound("the transaction of this idempotency key is gone")
         return Created(before, self._sealer.open(LINK, before.transaction_id, before.link_sealed).decode())
+
+    async def wants_grant(self, transaction_id: str) -> bool:
+        """Whether the next authenticated call should bring a younger grant for this transaction."""
+        async with self._engine.begin() as connection:
+            transaction = await TransactionRepository(connection).by_id(transaction_id)
+        if transaction is None or not transaction.client_id or transaction.state not in UNAPPROVED:
+            return False
+        return transaction.granted + GRANT_AGE <= self._clock.now()
+
+    async def renew_grant(self, transaction_id: str, client: AuthenticatedClient) -> None:
+        """Keep the grant that an authenticated call brought; another client's transaction stays as it is."""
+        sealed = self._sealer.seal(GRANT, transaction_id, client.grant.encode())
+        async with self._engine.begin() as connection:
+            repository = TransactionRepository(connection)
+            await repository.renew_grant(transaction_id, client.client_id, sealed, self._clock.now())
 
     async def find(self, transaction_id: str, caller: Caller) -> Transaction:
         """The caller's transaction.
@@ -272,9 +291,11 @@ class Transactions:
         if not 1 <= len(new.titles) <= limit:
             raise MalformedRequest(f"a transaction has 1 to {limit} documents here")
         if client is None:
-            if new.return_url:
-                raise MalformedRequest("only a registered client has a return address")
+            if new.return_url or new.citizen_nif:
+                raise MalformedRequest("only a registered client has a return address and names the citizen")
             return
+        if not client.rights >= AGENCY_RIGHTS:
+            raise NotPermitted("this client may not ask for signatures")
         if not new.citizen_nif:
             raise MalformedRequest("an agency names the citizen who is to sign")
         if new.return_url and new.return_url not in client.return_urls:
@@ -299,6 +320,7 @@ class Transactions:
             algorithm=new.algorithm,
             citizen_nif_sealed=self._sealer.seal(NIF, transaction_id, new.citizen_nif.encode()),
             grant_sealed=self._sealer.seal(GRANT, transaction_id, (client.grant if client else "").encode()),
+            granted=now,
             return_url=new.return_url,
             client_nonce=new.client_nonce,
             created=now,

@@ -20,6 +20,7 @@ transactions = sa.Table(
     sa.Column("algorithm", sa.String(16), nullable=False),
     sa.Column("citizen_nif_sealed", sa.LargeBinary, nullable=False),
     sa.Column("grant_sealed", sa.LargeBinary, nullable=False),
+    sa.Column("granted", sa.BigInteger, nullable=False),
     sa.Column("return_url", sa.Text, nullable=False),
     sa.Column("client_nonce", sa.String(200), nullable=False),
     sa.Column("created", sa.BigInteger, nullable=False),

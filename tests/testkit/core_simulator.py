@@ -109,6 +109,8 @@ class CoreSimulator:
         self.clients: dict[str, tuple[str, ec.EllipticCurvePublicKey, tuple[str, ...]]] = {}
         self.grants: dict[str, str] = {}
         self.sad_seconds = 300
+        self.rights = ["sign", "name_citizen"]
+        self.clock_error_seconds = 0
         self._by_key: dict[tuple[str, str], tuple[bytes, str]] = {}
         self._nonces: set[bytes] = set()
         self._answers: dict[bytes, Any] = {}
@@ -132,7 +134,7 @@ class CoreSimulator:
         return jws.assemble(signed, self.token_private_key.sign(signed, ec.ECDSA(hashes.SHA256())))
 
     def now(self) -> int:
-        return to_epoch_seconds(self.clock.now())
+        return to_epoch_seconds(self.clock.now()) + self.clock_error_seconds
 
     @asynccontextmanager
     async def serving(self, socket: Path) -> AsyncIterator["grpc.aio.Channel"]:
@@ -167,7 +169,7 @@ class CoreSimulator:
             grant = secrets.token_hex(8)
             self.grants[grant] = client_id
         return authn_pb2.AuthenticateClientAnswer(
-            client_id=client_id, client_name=name, rights=["sign"], grant=grant, return_urls=return_urls
+            client_id=client_id, client_name=name, rights=self.rights, grant=grant, return_urls=return_urls
         )
 
     # --- activation
@@ -425,7 +427,10 @@ class _Methods:
         self._simulator = simulator
 
     def __getattr__(self, name: str) -> Callable[[Any, Any], Awaitable[Any]]:
-        answer_of = getattr(self._simulator, name)
+        def unimplemented(_request: Any) -> Any:
+            raise AssertionError(f"the simulator does not play {name}")
+
+        answer_of = getattr(self._simulator, name, unimplemented)
 
         async def method(request: Any, context: Any) -> Any:
             self._simulator.calls[name] += 1

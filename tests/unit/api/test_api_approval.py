@@ -393,3 +393,49 @@ async def test_a_cancelled_transaction_redeems_nothing(tmp_path: Path) -> None:
         answer = await browser.get(back)
         assert (answer.status_code, code_of(answer)) == (410, "request_expired")
         assert edge.core.calls["Redeem"] == 0
+
+
+async def test_a_grant_is_renewed_by_its_own_client_and_its_end_is_told(
+    tmp_path: Path,
+) -> None:
+    async with an_edge(tmp_path) as edge:
+        key = edge.core.register_client(AGENCY, AGENCY_NAME)
+        other = edge.core.register_client("other", "Other")
+        body = {"documents": [{"title": "x"}], "citizen_nif": "12345678Z", "level": "B-B"}
+        system = edge.browser()
+        created = (
+            await system.post("/v1/transactions", json=body, headers={**idempotent(), **edge.bearer(key)})
+        ).json()
+        url = f"/v1/transactions/{created['id']}"
+        await system.put(
+            f"{url}/documents/1", content=PDF, headers={"Content-Type": "application/pdf", **edge.bearer(key)}
+        )
+        await system.post(f"{url}/submit", headers={**idempotent(), **edge.bearer(key)})
+        assert list(edge.core.grants.values()) == [AGENCY]
+        edge.core.grants.clear()
+        answer = await edge.browser().get(f"/review/{created['link_token']}")
+        assert (answer.status_code, code_of(answer)) == (410, "request_expired")
+        edge.clock.advance(6 * 3600)
+        assert (await system.get(url, headers=edge.bearer(other, "other"))).status_code == 404
+        answer = await edge.browser().get(f"/review/{created['link_token']}")
+        assert (answer.status_code, code_of(answer)) == (410, "request_expired")
+        assert (await system.get(url, headers=edge.bearer(key))).status_code == 200
+        renewed = len(edge.core.grants)
+        assert (await system.get(url, headers=edge.bearer(key))).status_code == 200
+        assert len(edge.core.grants) == renewed
+        page = await reviewed(edge, created["link_token"])
+        assert edge.core.staged[page["request_id"]].client_id == AGENCY
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(-61, 503), (-60, 200), (60, 200), (61, 503)])
+async def test_an_edge_with_another_clock_than_the_core_stages_nothing(
+    tmp_path: Path, seconds: int, status: int
+) -> None:
+    async with an_edge(tmp_path) as edge:
+        _, link = await edge.own_transaction()
+        edge.core.clock_error_seconds = seconds
+        answer = await edge.browser().get(f"/review/{link}")
+        assert answer.status_code == status
+        if status != 200:
+            assert code_of(answer) == "dependency_unavailable"
+            assert "set-cookie" not in answer.headers

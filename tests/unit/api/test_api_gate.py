@@ -39,7 +39,8 @@ async def test_describe_tells_every_part_that_is_hashed(tmp_path: Path) -> None:
         request_id = await staged(edge)
         page = (await edge.gate().get(f"/v1/requests/{request_id}")).json()
         (document,) = page["items"][1:]
-        assert document.keys() == {"purpose", "format", "packaging", "algorithm", "digests", "title", "fields"}
+        digested = {"digests", "references"}
+        assert document.keys() == {"purpose", "format", "packaging", "algorithm", "title", "fields"} | digested
         assert page["items"][0]["purpose"] == "certificate"
         unknown = await edge.gate().get("/v1/requests/nothing")
         assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")

@@ -12,7 +12,7 @@ from api.transactions.model import Limits
 from domain.errors import CallerRefused
 from tests.testkit.edge import AGENCY, AGENCY_NAME, PDF, RETURN_URL, Edge, an_edge, idempotent
 
-ONE = {"documents": [{"title": "Solicitud"}], "citizen_nif": "12345678Z"}
+ONE = {"documents": [{"title": "Solicitud"}]}
 
 
 def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
@@ -25,7 +25,8 @@ def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 
 
 async def create(edge: Edge, headers: dict[str, str], **fields: Any) -> httpx.Response:
-    return await edge.browser().post("/v1/transactions", json={**ONE, **fields}, headers=headers)
+    named = {"citizen_nif": "12345678Z"} if "Authorization" in headers else {}
+    return await edge.browser().post("/v1/transactions", json={**ONE, **named, **fields}, headers=headers)
 
 
 async def put(
@@ -81,7 +82,10 @@ async def test_an_agency_is_held_to_its_register(tmp_path: Path) -> None:
             answer = await create(edge, {**idempotent(), **edge.bearer(key)}, return_url=unregistered)
             refused(answer, 400, "malformed_request")
         refused(await create(edge, idempotent(), return_url=RETURN_URL), 400, "malformed_request")
+        refused(await create(edge, idempotent(), citizen_nif="12345678Z"), 400, "malformed_request")
         refused(await create(edge, {**idempotent(), **edge.bearer(key)}, citizen_nif=""), 400, "malformed_request")
+        edge.core.rights = ["sign"]
+        refused(await create(edge, {**idempotent(), **edge.bearer(key)}), 403, "not_permitted")
 
 
 async def test_who_cannot_prove_who_they_are_is_refused(tmp_path: Path) -> None:
@@ -261,8 +265,10 @@ async def test_a_title_without_anything_to_see_is_refused(tmp_path: Path) -> Non
     ("fields", "code"),
     [
         ({"level": "B-Z"}, "malformed_request"),
-        ({"format": "xades"}, "malformed_request"),
-        ({"packaging": "detached"}, "malformed_request"),
+        ({"format": "cades"}, "malformed_request"),
+        ({"format": "xades"}, "algorithm_not_allowed"),
+        ({"packaging": "around"}, "malformed_request"),
+        ({"packaging": "detached"}, "algorithm_not_allowed"),
         ({"algorithm": "HS256"}, "algorithm_not_allowed"),
         ({"citizen_nif": "1234"}, "malformed_request"),
         ({"documents": []}, "malformed_request"),
