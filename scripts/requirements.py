@@ -1,4 +1,4 @@
-"""Compiles ``requirements/*.txt`` from ``pyproject.toml``, or checks that they are what it asks for.
+"""Compiles ``requirements/*.txt`` from ``pyproject.toml`` and ``APART``, or checks that they are what is asked for.
 
 Each file pins every distribution by version and hash and names no index, so that it can be installed from any mirror.
 Its first line holds a digest of what it was compiled from: the check needs no network.
@@ -31,6 +31,10 @@ FILES = {
     "core": ("core",),
     "pki": ("pki",),
 }
+APART = {
+    # An environment of its own: versions and a licence (GPL) that the product does not want.
+    "tests/interop/endesive/requirements.txt": ["endesive>=3.0,<3.1", "pypdf>=5.9,<6"],
+}
 TAKEN_EARLY = {"fastapi": "2026-11-19"}
 """Last week's releases wait, for nobody has looked at them yet; these were looked at, and count up to that day."""
 FOREIGN = re.compile(r"https?://|file:|--find-links|--index|--extra-index|--trusted-host|(?:^|\s)/\w")
@@ -57,9 +61,8 @@ def first_line(needs: list[str]) -> str:
     return f"# Made by 'make requirements' from {digest_of(needs)}"
 
 
-def compile_file(name: str, needs: list[str], *, upgrade: bool) -> None:
-    """Resolve ``needs`` and write the file called ``name``."""
-    target = FOLDER / f"{name}.txt"
+def compile_file(target: Path, needs: list[str], *, upgrade: bool) -> None:
+    """Resolve ``needs`` and write ``target``."""
     command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", "-", "--quiet", "--no-config"]
     command += ["--python-version", "3.11", "--python-platform", "linux", "--only-binary", ":all:", "--generate-hashes"]
     command += [
@@ -73,7 +76,7 @@ def compile_file(name: str, needs: list[str], *, upgrade: bool) -> None:
     command += ["--exclude-newer", week_ago.strftime("%Y-%m-%dT00:00:00Z")]
     for package, day in TAKEN_EARLY.items():
         command += ["--exclude-newer-package", f"{package}={day}"]
-    if name != "dev":
+    if target.parent == FOLDER and target.name != "dev.txt":
         command += ["--constraints", str(FOLDER / "dev.txt")]
     environment = {key: value for key, value in os.environ.items() if key != "UV_FIND_LINKS"}
     with tempfile.TemporaryDirectory() as folder:
@@ -88,9 +91,8 @@ def compile_file(name: str, needs: list[str], *, upgrade: bool) -> None:
     target.write_text(f"{first_line(needs)}\n{text}", encoding="utf-8")
 
 
-def stale(name: str, needs: list[str]) -> bool:
-    """Whether the file was compiled from something else, or by hand."""
-    target = FOLDER / f"{name}.txt"
+def stale(target: Path, needs: list[str]) -> bool:
+    """Whether ``target`` was compiled from something else, or by hand."""
     return not target.exists() or target.read_text(encoding="utf-8").partition("\n")[0] != first_line(needs)
 
 
@@ -101,14 +103,15 @@ def main() -> int:
     parser.add_argument("--upgrade", action="store_true", help="take newer versions within the ranges")
     arguments = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
-    needs = {name: wanted(extras) for name, extras in FILES.items()}
+    needs = {FOLDER / f"{name}.txt": wanted(extras) for name, extras in FILES.items()}
+    needs |= {ROOT / name: wishes for name, wishes in APART.items()}
     if not arguments.check:
-        for name in FILES:
-            compile_file(name, needs[name], upgrade=arguments.upgrade)
+        for target, wishes in needs.items():
+            compile_file(target, wishes, upgrade=arguments.upgrade)
         return 0
-    old = [name for name in FILES if stale(name, needs[name])]
-    for name in old:
-        print(f"requirements/{name}.txt is stale: run 'make requirements'", file=sys.stderr)
+    old = [target for target, wishes in needs.items() if stale(target, wishes)]
+    for target in old:
+        print(f"{target.relative_to(ROOT)} is stale: run 'make requirements'", file=sys.stderr)
     return 1 if old else 0
 
 
