@@ -43,6 +43,11 @@ test: ## all tests (TESTS=path and ARGS='-k name' narrow them)
 	@mkdir -p var
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --junitxml=var/junit.xml $(ARGS) $(TESTS)
 
+.PHONY: interop
+interop: ## other people's judges on what we sign; their reports are kept in var/interop (ARGS='-k name' narrows)
+	@scripts/provision test
+	@$(BIN)/pytest --durations=3 $(ARGS) tests/interop
+
 .PHONY: check
 check: ## format, lint, types, layers, generated files; silent when fine
 	@scripts/provision test
@@ -85,5 +90,5 @@ clean: ## removes var/, .venv/ and caches
 	@if [[ -e var/up.lock ]] && ! flock --nonblock var/up.lock true; then \
 		echo "'make up' is running: stop it first" >&2; exit 1; fi
 	@rm -rf var .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis site
-	@rm -rf ./*.egg-info client/*.egg-info build client/build
+	@rm -rf ./*.egg-info client/*.egg-info build client/build tests/interop/dss/target
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
