@@ -71,9 +71,9 @@ class TransactionRepository:
             ],
         )
 
-    async def by_id(self, transaction_id: str) -> Transaction | None:
-        """The transaction with its documents."""
-        return await self._one(transactions.c.transaction_id == transaction_id)
+    async def by_id(self, transaction_id: str, *, lock: bool = False) -> Transaction | None:
+        """The transaction with its documents; with ``lock`` nobody else changes it until the commit."""
+        return await self._one(transactions.c.transaction_id == transaction_id, lock=lock)
 
     async def by_link(self, link_sha256: bytes) -> Transaction | None:
         """The transaction that a link leads to."""
@@ -298,8 +298,10 @@ class TransactionRepository:
 
     # --- inside
 
-    async def _one(self, condition: "sa.ColumnElement[bool]") -> Transaction | None:
-        row = (await self._connection.execute(sa.select(transactions).where(condition))).one_or_none()
+    async def _one(self, condition: "sa.ColumnElement[bool]", *, lock: bool = False) -> Transaction | None:
+        # SQLite has no row locks and needs none: there, a transaction that may write is alone from its beginning.
+        query = sa.select(transactions).where(condition)
+        row = (await self._connection.execute(query.with_for_update() if lock else query)).one_or_none()
         if row is None:
             return None
         rows = await self._connection.execute(

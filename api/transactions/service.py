@@ -181,7 +181,7 @@ class Transactions:
             await self._worker.inspect(self._store.path(stored.stored_id))
             async with self._engine.begin() as connection:
                 repository = TransactionRepository(connection)
-                now = await repository.by_id(transaction_id)
+                now = await repository.by_id(transaction_id, lock=True)
                 if now is None or now.state is not TransactionState.OPEN:
                     raise StateConflict("this transaction takes no more documents")
                 await repository.received(transaction_id, number, stored)
@@ -208,7 +208,7 @@ class Transactions:
                 if not hmac.compare_digest(answered[0], post.body_sha256):
                     raise IdempotencyConflict("this idempotency key came before with another request")
                 return transaction
-            now = await repository.by_id(transaction_id)
+            now = await repository.by_id(transaction_id, lock=True)
             if now is None:
                 raise NotFound("no such transaction")
             self._must_be_open(now)

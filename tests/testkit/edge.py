@@ -199,6 +199,7 @@ async def an_edge(
     trust: TrustMaterial | None = None,
     fetch: AsyncFetch = no_fetch,
     wait_seconds: float = 20.0,
+    database_url: str | None = None,
 ) -> AsyncIterator[Edge]:
     """An edge over ``folder``; over the same folder again it is the edge after a restart."""
     clock = clock or FrozenClock(datetime(2026, 3, 2, 9, 0, tzinfo=UTC))
@@ -206,7 +207,7 @@ async def an_edge(
     working = worker or TextWorker()
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(core.serving(folder / "core.sock"))
-        engine = make_engine(f"sqlite+aiosqlite:///{folder / 'edge.db'}")
+        engine = make_engine(database_url or f"sqlite+aiosqlite:///{folder / 'edge.db'}")
         stack.push_async_callback(engine.dispose)
         async with engine.begin() as connection:
             await connection.run_sync(metadata.create_all)
