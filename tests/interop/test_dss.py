@@ -72,6 +72,16 @@ def test_every_producer_at_every_level(algorithm, level, sample, pki, citizens, 
     check_passed(verdict, level, signatures=2 if sample.stem in STRANGERS else 1)
 
 
+@pytest.mark.parametrize("level", [Level.B_B, Level.B_LTA])
+def test_a_second_citizen_leaves_the_first_passed(level, pki, citizens, dss):
+    first = signed(plain_pdf(), pki, citizens["ES256"], Level.B_LTA)
+    both = signed(first, pki, citizens["RS256"], level)
+    verdict = dss.judge(f"second-citizen/{level}", both, pki.folder, online=pki.url)
+    assert verdict.passed
+    assert [(one.errors, one.warnings) for one in verdict.signatures] == [((), ()), ((), ())]
+    assert {stamp.indication for one in verdict.signatures for stamp in one.timestamps} == {"PASSED"}
+
+
 @pytest.mark.parametrize("level", [Level.B_LT, Level.B_LTA])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_evidence_inside_is_enough(algorithm, level, pki, citizens, dss, root_only):
