@@ -173,8 +173,10 @@ class Approvals:
             staging = await repository.staging(request_id)
             if staging is None or not _holds(staging, cookies):
                 raise NotFound("no such request in this browser")
-            transaction = await repository.by_id(staging.transaction_id)
-            if transaction is None:
+            # The same address may be loading at another edge: whoever comes second waits, and then looks again.
+            transaction = await repository.by_id(staging.transaction_id, lock=True)
+            staging = await repository.staging(request_id)
+            if transaction is None or staging is None:
                 raise NotFound("no such request in this browser")
             if transaction.request_id != request_id:
                 raise RequestExpired("this request was replaced by a newer one; open the link again")

@@ -5,6 +5,7 @@ with the same bytes, so a step that was done but not stored is simply done again
 """
 
 import asyncio
+import contextlib
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -31,8 +32,9 @@ from signer.client import SignatureActivationClient, SignedItems, SignedState
 
 CHUNK_ITEMS = 10
 """Items per SIGN call: few enough for its deadline, many enough that one unwrap serves several."""
-HOLD = timedelta(seconds=120)
-"""A worker that says nothing for so long is dead, and another one may go on; longer than any single step."""
+HOLD = timedelta(seconds=30)
+"""A worker that says nothing for so long is dead, and another one may go on with the SAD that is still alive."""
+HEARTBEAT_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 2
 LONGEST_PAUSE_SECONDS = 3600
 SAD_PAUSE_SECONDS = 15
@@ -107,6 +109,8 @@ class Signing:
         async with self._engine.begin() as connection:
             if not await TransactionRepository(connection).claim(transaction_id, now=now, until=now + HOLD):
                 return
+        done = asyncio.Event()
+        heartbeat = asyncio.create_task(self._hold_on(transaction_id, done))
         try:
             await self._redeem(transaction_id)
             await self._sign(transaction_id)
@@ -115,8 +119,18 @@ class Signing:
         except DependencyUnavailable as error:
             await self._try_later(transaction_id, error)
         finally:
+            done.set()
+            await asyncio.wait([heartbeat])
             async with self._engine.begin() as connection:
                 await TransactionRepository(connection).release(transaction_id)
+
+    async def _hold_on(self, transaction_id: str, done: asyncio.Event) -> None:
+        while not done.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(done.wait(), HEARTBEAT_SECONDS)
+                return
+            async with self._engine.begin() as connection:
+                await TransactionRepository(connection).hold(transaction_id, until=self._clock.now() + HOLD)
 
     # --- redeem (step 13 of the activation protocol)
 
@@ -184,7 +198,6 @@ class Signing:
                     await repository.signature(transaction_id, item.item_number, parts)
             if answer.result_token:
                 await repository.set_outcome(transaction_id, answer.result_token, answer.receipt)
-            await repository.hold(transaction_id, until=self._clock.now() + HOLD)
 
     async def _give_up(self, transaction_id: str, error: RubricaError) -> None:
         """What has its signature value is finished all the same: a batch never rolls back."""
@@ -277,7 +290,6 @@ class Signing:
             await repository.signed(
                 transaction.transaction_id, document.number, state=state, signed_id=signed_id, level=reached
             )
-            await repository.hold(transaction.transaction_id, until=self._clock.now() + HOLD)
         await self._store.delete(document.signed_id)
         if state is DocumentState.PARTIAL:
             await self._try_document_later(transaction.transaction_id, document)

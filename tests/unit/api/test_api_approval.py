@@ -1,6 +1,7 @@
 """From the review page to signed documents: who may redeem, what a repeated or broken step leads to."""
 
 import asyncio
+import copy
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -439,3 +440,36 @@ async def test_an_edge_with_another_clock_than_the_core_stages_nothing(
         if status != 200:
             assert code_of(answer) == "dependency_unavailable"
             assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(("heartbeat_seconds", "taken_over"), [(0.01, 0), (1000.0, 1)])
+async def test_who_works_long_keeps_its_hold_and_who_falls_silent_loses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heartbeat_seconds: float, taken_over: int
+) -> None:
+    monkeypatch.setattr("api.transactions.signing.HEARTBEAT_SECONDS", heartbeat_seconds)
+    async with an_edge(tmp_path) as edge:
+        transaction_id, link = await edge.own_transaction()
+        browser = edge.browser()
+        back = await edge.approved(await reviewed(edge, link, browser))
+        stuck, finish = asyncio.Event(), edge.worker.finish
+
+        async def slowly(*arguments: Any, **named: Any) -> Any:
+            await stuck.wait()
+            return await finish(*arguments, **named)
+
+        edge.worker.finish = slowly
+        returning = asyncio.create_task(browser.get(back))
+        while (await edge.status(transaction_id, link))["result_token"] == "":
+            await asyncio.sleep(0.01)
+        other = copy.copy(edge.signing)
+        other._tasks = {}
+        other._worker = TextWorker()
+        for _ in range(3):
+            edge.clock.advance(20)
+            await asyncio.sleep(0.1)
+        assert await other.resume_due() == taken_over
+        assert (await edge.status(transaction_id, link))["state"] == ("DONE" if taken_over else "SIGNING")
+        stuck.set()
+        assert (await returning).json()["state"] == "DONE"
+        collected = await browser.get(f"/review/{link}/documents/1")
+        assert collected.content.endswith(b"signed B-T")
