@@ -32,9 +32,11 @@ from documents.model import (
     SignatureParts,
     TrustMaterial,
     ValidationReport,
+    XAdESOptions,
 )
 from documents.sandbox import Limits
 from domain.clock import Clock
+from domain.digests import Digest
 from domain.errors import (
     ActivationError,
     Busy,
@@ -127,28 +129,38 @@ class DocumentWorker:
             await asyncio.to_thread(self._process.wait)
             self._process = None
 
-    async def inspect(self, path: Path) -> Inspection:
+    async def inspect(self, path: Path, options: XAdESOptions | None = None) -> Inspection:
         """Check that the document can be signed, and say what it is.
+
+        Args:
+            path: The document; a PDF where there are no ``options``.
+            options: How it is to be signed by XAdES.
 
         Raises:
             UnsupportedDocument: It cannot be signed; the detail says why.
             DocumentTooLarge: It, or what it unfolds to, is over a limit of size, memory or time.
             Busy: Too many jobs wait already.
         """
-        arguments = {"limit_bytes": self._limits.document_bytes}
-        return await self._run(Inspection, "inspect", path, arguments)
+        arguments: dict[str, Any] = {"limit_bytes": self._limits.document_bytes}
+        if options is None:
+            return await self._run(Inspection, "inspect", path, arguments)
+        return await self._run(Inspection, "inspect_xml", path, {**arguments, "options": wire.to_plain(options)})
 
-    async def prepare(self, source: Path, destination: Path, options: PAdESOptions) -> Prepared:
-        """Make ``destination`` a copy of ``source`` with an empty signature; see ``documents.pades.prepare``.
+    async def prepare(self, source: Path, destination: Path, options: PAdESOptions | XAdESOptions) -> Prepared:
+        """Make ``destination`` a copy of ``source`` that is ready to be signed.
+
+        A PDF gets an empty signature, see ``documents.pades.prepare``; for XAdES nothing changes yet, see
+        ``documents.xades.prepare``.
 
         Raises:
             UnsupportedDocument, DocumentTooLarge, Busy: As ``inspect``; there is no ``destination`` then.
         """
         _check_size(source, self._limits.document_bytes)
         arguments = {"options": wire.to_plain(options), "limit_bytes": self._limits.document_bytes}
+        name = "prepare_xml" if isinstance(options, XAdESOptions) else "prepare"
         try:
             await asyncio.to_thread(shutil.copyfile, source, destination)
-            return await self._run(Prepared, "prepare", destination, arguments, writes=True)
+            return await self._run(Prepared, name, destination, arguments, writes=True)
         except BaseException:
             await asyncio.to_thread(destination.unlink, missing_ok=True)
             raise
@@ -163,8 +175,9 @@ class DocumentWorker:
         trust: TrustMaterial,
         fetch: AsyncFetch,
     ) -> FinishedDocument:
-        """Sign the prepared file at ``path`` in place; see ``documents.pades.finish``.
+        """Sign the prepared file at ``path`` in place.
 
+        See ``documents.pades.finish`` and, for parts with signed properties, ``documents.xades.finish``.
         After any failure it may be called again with the same arguments or another level.
 
         Raises:
@@ -179,7 +192,8 @@ class DocumentWorker:
             "trust": wire.to_plain(trust),
             "now": wire.to_plain(self._clock.now()),
         }
-        return await self._run(FinishedDocument, "finish", path, arguments, fetch=fetch, writes=True)
+        name = "finish_xml" if parts.signed_properties else "finish"
+        return await self._run(FinishedDocument, name, path, arguments, fetch=fetch, writes=True)
 
     async def extend(
         self, path: Path, complete_bytes: int, *, level: Level, trust: TrustMaterial, fetch: AsyncFetch
@@ -199,7 +213,12 @@ class DocumentWorker:
         return await self._run(FinishedDocument, "extend", path, arguments, fetch=fetch, writes=True)
 
     async def validate(
-        self, path: Path, trust: TrustMaterial, at: datetime, fetch: AsyncFetch | None = None
+        self,
+        path: Path,
+        trust: TrustMaterial,
+        at: datetime,
+        fetch: AsyncFetch | None = None,
+        content: Digest | None = None,
     ) -> ValidationReport:
         """Judge the signatures of the file at ``path``; see ``documents.validate``.
 
@@ -210,6 +229,7 @@ class DocumentWorker:
             "trust": wire.to_plain(trust),
             "at": wire.to_plain(at),
             "online": fetch is not None,
+            "content": wire.to_plain(content),
             "limit_bytes": self._child.file_bytes,
         }
         return await self._run(ValidationReport, "validate", path, arguments, fetch=fetch)

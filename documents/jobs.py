@@ -15,11 +15,15 @@ from documents.model import (
     PAdESOptions,
     SignatureParts,
     TrustMaterial,
+    XAdESOptions,
 )
 from documents.pades.finish import extend, finish
 from documents.pades.prepare import prepare
 from documents.pades.source import BROKEN, inspect
 from documents.validate import validate
+from documents.xades import finish as xades_finish
+from documents.xades import prepare as xades_prepare
+from domain.digests import Digest
 from domain.errors import DocumentTooLarge, RubricaError, TimestampUnavailable, UnsupportedDocument
 
 UNFOLDS_TOO_FAR = "the document unfolds to more than this service can handle"
@@ -123,6 +127,27 @@ def _prepare(document: BinaryIO, arguments: dict[str, Any], _channel: Channel) -
     return prepare(document, wire.from_plain(PAdESOptions, arguments["options"]), arguments["limit_bytes"])
 
 
+def _inspect_xml(document: BinaryIO, arguments: dict[str, Any], _channel: Channel) -> object:
+    options = wire.from_plain(XAdESOptions, arguments["options"])
+    return xades_prepare.inspect(document, options, arguments["limit_bytes"])
+
+
+def _prepare_xml(document: BinaryIO, arguments: dict[str, Any], _channel: Channel) -> object:
+    options = wire.from_plain(XAdESOptions, arguments["options"])
+    return xades_prepare.prepare(document, options, arguments["limit_bytes"])
+
+
+def _finish_xml(document: BinaryIO, arguments: dict[str, Any], _channel: Channel) -> object:
+    return xades_finish.finish(
+        document,
+        wire.from_plain(bytes, arguments["state"]),
+        wire.from_plain(SignatureParts, arguments["parts"]),
+        level=Level(arguments["level"]),
+        trust=wire.from_plain(TrustMaterial, arguments["trust"]),
+        now=wire.from_plain(datetime, arguments["now"]),
+    )
+
+
 def _finish(document: BinaryIO, arguments: dict[str, Any], channel: Channel) -> object:
     return finish(
         document,
@@ -153,13 +178,17 @@ def _validate(document: BinaryIO, arguments: dict[str, Any], channel: Channel) -
         wire.from_plain(datetime, arguments["at"]),
         channel.fetch if arguments["online"] else None,
         arguments["limit_bytes"],
+        None if arguments["content"] is None else wire.from_plain(Digest, arguments["content"]),
     )
 
 
 _JOBS: Mapping[str, Callable[[BinaryIO, dict[str, Any], Channel], object]] = {
     "inspect": _inspect,
+    "inspect_xml": _inspect_xml,
     "prepare": _prepare,
+    "prepare_xml": _prepare_xml,
     "finish": _finish,
+    "finish_xml": _finish_xml,
     "extend": _extend,
     "validate": _validate,
 }

@@ -8,10 +8,11 @@ from typing import Protocol
 
 from domain.digests import Digest
 from domain.errors import TimestampUnavailable
+from domain.items import Packaging, Reference
 
 
 class Level(StrEnum):
-    """Baseline levels (EN 319 142-1 for PAdES)."""
+    """Baseline levels (EN 319 142-1 for PAdES, EN 319 132-1 for XAdES)."""
 
     B_B = "B-B"
     B_T = "B-T"
@@ -63,14 +64,29 @@ class PAdESOptions:
     signer_name: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XAdESOptions:
+    """What is signed, and where the signature lies; fixed before the citizen approves."""
+
+    packaging: Packaging
+    mime_type: str
+    """Of the document, without parameters; XML is told from other octets by it."""
+    content_name: str = ""
+    """Detached: the name under which whoever validates finds the document beside its signature."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A document that waits for its signature value."""
 
     digest: Digest
-    """PDF: over the ByteRange octets of the prepared revision."""
+    """PDF: over the ByteRange octets of the prepared revision. XML: of the reference."""
     state: bytes
     """What ``finish`` needs to know again; JSON, at most 4 KiB, not secret."""
+    references: tuple[Reference, ...] = ()
+    """XAdES: what the signature refers to, in place of ``digest``."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Signature fields that the core builds from besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +94,13 @@ class SignatureParts:
     """What the core answers for one item."""
 
     to_be_signed: bytes
-    """CMS signedAttrs as DER SET OF (RFC 5652 §5.4)."""
+    """CMS signedAttrs as DER SET OF (RFC 5652 §5.4), or ``ds:SignedInfo`` in exclusive C14N."""
     signature: bytes
-    """ECDSA as DER, RSA as PKCS#1."""
+    """ECDSA as DER (CMS) or as r ‖ s (XML), RSA as PKCS#1."""
     chain: tuple[bytes, ...]
     """Certificates, DER, the citizen's first."""
+    signed_properties: bytes = b""
+    """XAdES: ``xades:SignedProperties`` in exclusive C14N; empty for CMS."""
 
 
 @dataclass(frozen=True, slots=True)

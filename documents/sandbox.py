@@ -26,10 +26,12 @@ import pyseccomp
 
 from documents import wire
 from documents.jobs import Channel, OutOfTime
-from documents.model import PAdESOptions, TrustMaterial
+from documents.model import PAdESOptions, TrustMaterial, XAdESOptions
 from documents.pades import trust
 from documents.pades.prepare import prepare
 from documents.validate import validate
+from documents.xades import prepare as xades_prepare
+from domain.items import Packaging
 
 _CONTROL_MESSAGE_BYTES = 4096
 _KILLED_AFTER_SECONDS = 2
@@ -118,6 +120,9 @@ def preload() -> None:
     moment = datetime.now(UTC)
     prepare(document, PAdESOptions(signing_time=moment))
     validate(document, TrustMaterial(()), moment)
+    options = XAdESOptions(packaging=Packaging.ENVELOPED, mime_type="application/xml")
+    xades_prepare.prepare(BytesIO(b"<a/>"), options)
+    validate(BytesIO(b"<a/>"), TrustMaterial(()), moment)
     trust.run(asyncio.sleep(0))
 
 

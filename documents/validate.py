@@ -1,5 +1,7 @@
 """Judges the signatures of a PDF by EN 319 102-1, on embedded evidence and what the caller has at hand.
 
+An XML is handed on to ``documents.xades.validate``, which answers in the same words.
+
 pyHanko's AdES processes do the work; this module feeds them, and reports the level that is really there rather than the
 one that a file claims.
 """
@@ -44,6 +46,8 @@ from documents.pades import trust as trusting
 from documents.pades.evidence import gather
 from documents.pades.source import DEFAULT_LIMIT_BYTES, check_size, open_for_reading, parser_faults
 from documents.pades.trust import CLOCK_TOLERANCE, Evidence
+from documents.xades import validate as xades_validate
+from domain.digests import Digest
 from domain.errors import RubricaError
 
 _WORDS = {
@@ -75,26 +79,30 @@ def validate(
     at: datetime,
     fetch: Fetch | None = None,
     limit_bytes: int = DEFAULT_LIMIT_BYTES,
+    content: Digest | None = None,
 ) -> ValidationReport:
     """Judge every signature of ``document``.
 
     Args:
-        document: A PDF, opened for reading.
+        document: A PDF or an XML, opened for reading.
         trust: Anchors for signers and timestamp authorities, and CRLs at hand.
         at: The time to validate at.
         fetch: Gets revocation data that is neither embedded nor at hand; ``None`` stays offline.
         limit_bytes: Largest document accepted.
+        content: SHA-256 of the file beside a detached XML signature.
 
     Returns:
         One report per signature, oldest first, and the gravest indication of all. A document without signatures is
         INDETERMINATE.
 
     Raises:
-        UnsupportedDocument: The file cannot be read as a PDF.
+        UnsupportedDocument: The file cannot be read as what it seems to be.
         DocumentTooLarge: It is over ``limit_bytes``.
 
     Source: EN 319 102-1 §5.3 (basic), §5.5 (with time), §5.6.3 (LTA); EN 319 142-1 §6 (levels).
     """
+    if xades_validate.begins_as_xml(document):
+        return xades_validate.validate(document, trust, at, fetch, limit_bytes, content)
     check_size(document, limit_bytes)
     reader = open_for_reading(document)
     with parser_faults():

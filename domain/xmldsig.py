@@ -27,7 +27,7 @@ SIGNATURE_METHODS: Mapping[SignatureAlgorithm, str] = {
 }
 
 _SIGNATURE_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", re.ASCII)
-_EXTERNAL_URI = re.compile(r"(?:[A-Za-z0-9_~-]|%[0-9A-F]{2})(?:[A-Za-z0-9._~-]|%[0-9A-F]{2}){0,999}", re.ASCII)
+_EXTERNAL_URI = re.compile(r"(?:[A-Za-z0-9_~-]|%[0-9A-F]{2})(?:[A-Za-z0-9._~-]|%[0-9A-F]{2}){0,1999}", re.ASCII)
 """A relative reference of one path segment (RFC 3986 §3.3): a file beside the signature, never a place elsewhere."""
 _MIME_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$^_.+-]{0,63}/[a-z0-9][a-z0-9!#$^_.+-]{0,63}", re.ASCII)
 
