@@ -49,8 +49,8 @@ interop: ## other people's judges on what we sign; their reports are kept in var
 	@$(BIN)/pytest --durations=3 $(ARGS) tests/interop
 
 .PHONY: check
-check: ## format, lint, types, layers, generated files; silent when fine
-	@scripts/provision test
+check: ## format, lint, types, layers, generated files, handbook; silent when fine
+	@scripts/provision test docs
 	@scripts/check
 
 .PHONY: format
@@ -72,7 +72,7 @@ drill: ## long campaigns (SEED=n, DRILL=name): var/drill/*.json
 .PHONY: docs
 docs: ## the handbook, in var/site
 	@scripts/provision docs
-	@$(BIN)/mkdocs build --quiet --strict --site-dir var/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir var/site
 	@echo var/site/index.html
 
 .PHONY: proto
