@@ -4,14 +4,14 @@ from typing import Any
 
 from asn1crypto import algos, core, csr, keys, x509
 
-from certs.issuer import CitizenSubject
+from certs.issuer import Subject
 from certs.profiles import subject_name
 from domain.algorithms import KeyType
 
 SIGNATURE_ALGORITHMS = {KeyType.P256: "sha256_ecdsa", KeyType.RSA3072: "sha256_rsa"}
 
 
-def csr_to_be_signed(subject: CitizenSubject, spki: bytes) -> bytes:
+def csr_to_be_signed(subject: Subject, spki: bytes) -> bytes:
     """CertificationRequestInfo, DER: sign its SHA-256 with the key of ``spki``.
 
     Args:

@@ -2,12 +2,13 @@
 
 import asyncio
 import base64
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from certs.issuer import CitizenSubject, IssuedCertificate, RevocationReason
+from certs.issuer import IssuedCertificate, OrganisationSubject, RevocationReason, Subject
 from domain.errors import IssuerUnavailable
 
 
@@ -27,7 +28,7 @@ class HTTPIssuer:
             transport=transport, base_url="http://pki", timeout=deadline_seconds, trust_env=False
         )
 
-    async def issue(self, csr: bytes, subject: CitizenSubject, *, idempotency_key: str) -> IssuedCertificate:
+    async def issue(self, csr: bytes, subject: Subject, *, idempotency_key: str) -> IssuedCertificate:
         """Certify the key of ``csr`` (PKCS#10, DER) for ``subject``; check the result with ``profiles.check_issued``.
 
         Raises:
@@ -37,12 +38,7 @@ class HTTPIssuer:
             "/issue",
             {
                 "csr": _base64(csr),
-                "subject": {
-                    "nif": subject.nif,
-                    "given_name": subject.given_name,
-                    "first_surname": subject.first_surname,
-                    "second_surname": subject.second_surname,
-                },
+                "organisation" if isinstance(subject, OrganisationSubject) else "subject": asdict(subject),
                 "idempotency_key": idempotency_key,
             },
         )

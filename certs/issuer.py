@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from domain.errors import IssuerUnavailable
 
@@ -27,6 +27,20 @@ class CitizenSubject:
     second_surname: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrganisationSubject:
+    """The organisation that seals receipts and letters; becomes the subject by EN 319 412-3."""
+
+    organisation: str
+    """Its registered name; the common name too."""
+    organisation_id: str
+    """organizationIdentifier by EN 319 412-1 §5.1.4, for example ``VATES-Q2826000H``."""
+
+
+Subject: TypeAlias = CitizenSubject | OrganisationSubject
+"""Whom a certificate is for."""
+
+
 @dataclass(frozen=True, slots=True)
 class IssuedCertificate:
     """What an issuer gives back; not yet checked."""
@@ -38,9 +52,9 @@ class IssuedCertificate:
 
 
 class Issuer(Protocol):
-    """A certification authority that certifies citizens' keys."""
+    """A certification authority that certifies citizens' keys and the organisation's seal."""
 
-    async def issue(self, csr: bytes, subject: CitizenSubject, *, idempotency_key: str) -> IssuedCertificate:
+    async def issue(self, csr: bytes, subject: Subject, *, idempotency_key: str) -> IssuedCertificate:
         """Certify the key of ``csr`` (PKCS#10, DER) for ``subject``; the same key gives the same certificate again.
 
         Raises:
@@ -60,7 +74,7 @@ class Issuer(Protocol):
 class NoIssuer:
     """Where no certification authority is configured: certificates that exist go on signing."""
 
-    async def issue(self, csr: bytes, subject: CitizenSubject, *, idempotency_key: str) -> IssuedCertificate:
+    async def issue(self, csr: bytes, subject: Subject, *, idempotency_key: str) -> IssuedCertificate:
         """Refuse.
 
         Raises:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
-from certs.issuer import CitizenSubject, IssuedCertificate
+from certs.issuer import IssuedCertificate, OrganisationSubject, Subject
 from domain.algorithms import KeyType
 from domain.errors import AlgorithmNotAllowed, IssuerUnavailable, MalformedRequest
 
@@ -27,14 +27,17 @@ POLICY_ARC = "2.999.1"
 """OID of ours: under {joint-iso-itu-t(2) example(999)}, the arc that X.660 keeps for examples and nobody owns."""
 CITIZEN_POLICY = x509.ObjectIdentifier(f"{POLICY_ARC}.1")
 TIMESTAMP_POLICY = f"{POLICY_ARC}.2"
+SEAL_POLICY = x509.ObjectIdentifier(f"{POLICY_ARC}.3")
 
 QC_STATEMENTS = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.3")  # OID: RFC 3739, id-pe-qcStatements
 QC_SYNTAX_V2 = "1.3.6.1.5.5.7.11.2"  # OID: RFC 3739, id-qcs-pkixQCSyntax-v2
+SEMANTICS_LEGAL_PERSON = "0.4.0.194121.1.2"  # OID: EN 319 412-1, id-etsi-qcs-SemanticsId-Legal
 SEMANTICS_NATURAL_PERSON = "0.4.0.194121.1.1"  # OID: EN 319 412-1, id-etsi-qcs-SemanticsId-Natural
 QC_RETENTION_PERIOD = "0.4.0.1862.1.3"  # OID: EN 319 412-5, id-etsi-qcs-QcRetentionPeriod
 RETENTION_YEARS = 15  # Ley 6/2020 art. 9.3.a
 
 CITIZEN_LIFE = timedelta(days=730)
+SEAL_LIFE = timedelta(days=3 * 365)
 CITIZEN_BACKDATE = timedelta(hours=2)
 """A first certificate is born after its document was prepared; the signing time in there must not precede it."""
 
@@ -79,16 +82,18 @@ class PublicAddresses:
 # --- subjects
 
 
-def subject_name(subject: CitizenSubject) -> x509.Name:
-    """The distinguished name of a citizen, by EN 319 412-2 §4.2.4.
+def subject_name(subject: Subject) -> x509.Name:
+    """The distinguished name of a citizen, by EN 319 412-2 §4.2.4, or of an organisation, by EN 319 412-3 §4.2.1.
 
     ``serialNumber`` is ``IDCES-`` and the NIF; the common name reads "SURNAMES NAME - NIF", its names
     shortened to fit 64 characters.
 
     Raises:
         MalformedRequest: A NIF that is not nine letters and digits, a name or first surname that is missing, too
-            long or not printable.
+            long or not printable; an organisation's identifier of another form.
     """
+    if isinstance(subject, OrganisationSubject):
+        return _organisation_name(subject)
     if not re.fullmatch(r"[0-9A-Z]{9}", subject.nif):
         raise MalformedRequest("a NIF has nine upper-case letters and digits")
     given_name = _name(subject.given_name, "given name")
@@ -104,6 +109,21 @@ def subject_name(subject: CitizenSubject) -> x509.Name:
             x509.NameAttribute(NameOID.SURNAME, surname),
             x509.NameAttribute(NameOID.GIVEN_NAME, given_name),
             x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+        ]
+    )
+
+
+def _organisation_name(subject: OrganisationSubject) -> x509.Name:
+    # EN 319 412-1 §5.1.4: three letters for the kind of register, the country, a hyphen, the identifier.
+    if not re.fullmatch(r"(?:VAT|NTR|PSD|LEI|[A-Z]{2}:)[A-Z]{2}-[0-9A-Za-z-]{1,40}", subject.organisation_id):
+        raise MalformedRequest("an organisation's identifier looks like VATES-Q2826000H")
+    organisation = _name(subject.organisation, "organisation")[:COMMON_NAME_LIMIT].rstrip()
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.COUNTRY_NAME, "ES"),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation),
+            x509.NameAttribute(NameOID.ORGANIZATION_IDENTIFIER, subject.organisation_id),
+            x509.NameAttribute(NameOID.COMMON_NAME, organisation),
         ]
     )
 
@@ -175,7 +195,21 @@ def citizen_extensions(key: CertificatePublicKeyTypes, ca: x509.Certificate, add
         (_key_usage("content_commitment"), True),
         (_policies(CITIZEN_POLICY), False),
         *_issued_by_ca(key, ca, addresses),
-        (x509.UnrecognizedExtension(QC_STATEMENTS, _qc_statements()), False),
+        (x509.UnrecognizedExtension(QC_STATEMENTS, _qc_statements(SEMANTICS_NATURAL_PERSON)), False),
+    ]
+
+
+def seal_extensions(key: CertificatePublicKeyTypes, ca: x509.Certificate, addresses: PublicAddresses) -> Extensions:
+    """The organisation's seal (EN 319 412-3): as a citizen's certificate, under a policy of its own.
+
+    contentCommitment alone (type A of EN 319 412-2 §4.3.2), so that the seal's key logs in nowhere.
+    """
+    return [
+        (x509.BasicConstraints(ca=False, path_length=None), True),
+        (_key_usage("content_commitment"), True),
+        (_policies(SEAL_POLICY), False),
+        *_issued_by_ca(key, ca, addresses),
+        (x509.UnrecognizedExtension(QC_STATEMENTS, _qc_statements(SEMANTICS_LEGAL_PERSON)), False),
     ]
 
 
@@ -248,8 +282,8 @@ def _access(method: x509.ObjectIdentifier, url: str) -> x509.AccessDescription:
     return x509.AccessDescription(method, x509.UniformResourceIdentifier(url))
 
 
-def _qc_statements() -> bytes:
-    semantics = _sequence([_oid(QC_SYNTAX_V2), _sequence([_oid(SEMANTICS_NATURAL_PERSON)])])
+def _qc_statements(semantics_id: str) -> bytes:
+    semantics = _sequence([_oid(QC_SYNTAX_V2), _sequence([_oid(semantics_id)])])
     retention = _sequence([_oid(QC_RETENTION_PERIOD), core.Integer(RETENTION_YEARS).dump()])
     return _sequence([semantics, retention])
 
@@ -267,8 +301,8 @@ def _sequence(parts: Iterable[bytes]) -> bytes:
 # --- the check of what came back
 
 
-def check_issued(issued: IssuedCertificate, spki: bytes, subject: CitizenSubject, now: datetime) -> x509.Certificate:
-    """Accept an issuer's answer only if it certifies this key for this citizen, now, for signing documents.
+def check_issued(issued: IssuedCertificate, spki: bytes, subject: Subject, now: datetime) -> x509.Certificate:
+    """Accept an issuer's answer only if it certifies this key for this subject, now, for signing documents.
 
     Revocation is not asked here: the certificate is seconds old, and the document's finishing asks OCSP anyway.
 
@@ -279,7 +313,7 @@ def check_issued(issued: IssuedCertificate, spki: bytes, subject: CitizenSubject
         now: Aware UTC.
 
     Returns:
-        The citizen's certificate, parsed.
+        The subject's certificate, parsed.
 
     Raises:
         MalformedRequest: ``subject`` is not one that can be certified.

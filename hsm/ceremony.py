@@ -73,7 +73,8 @@ def initialise_token(settings: TokenSettings) -> bool:
 def initialise(settings: TokenSettings, inventory: Inventory) -> TokenReport:
     """The key ceremony: make every key of the inventory on an empty token, read everything back.
 
-    A token that is complete and right is left alone.
+    A token that is complete and right is left alone. One that was made by an earlier version, and is right but for the
+    keys that came later (``hsm.inventory.ADDED_LATER``), is given exactly those.
 
     Raises:
         InventoryMismatch: The token has keys already and they are not the whole inventory; the text says what to do.

@@ -23,6 +23,11 @@ SECRET_BYTES = 32
 # CKO_VENDOR_DEFINED: none of ours, for an object that does not tell its class.
 VENDOR_DEFINED = 0x80000000
 
+ADDED_LATER: Mapping[Inventory, tuple[SigningKey, ...]] = {Inventory.CORE: (SigningKey.SEAL,), Inventory.PKI: ()}
+"""Keys that tokens of earlier versions lack; the ceremony completes such a token by exactly them."""
+
+OF_EARLIER_VERSION = "the token is of an earlier version: `rubrica hsm init` adds what is missing"
+
 # SoftHSM's name for it says PKCS#7 padding, what it does is AES-KWP, RFC 5649.
 KEY_WRAP = Mechanism.AES_KEY_WRAP_PAD
 
@@ -66,6 +71,7 @@ def keys_of(inventory: Inventory) -> tuple[KeySpec, ...]:
         *(_mac_key(name) for name in MACKey),
         _sealing_key(SealingKey.COLUMNS),
         _signing_key(SigningKey.TOKENS),
+        *(_signing_key(name) for name in ADDED_LATER[Inventory.CORE]),
     )
 
 
@@ -147,6 +153,15 @@ def audit(session: Session, cryptoki: Cryptoki, keys: Iterable[KeySpec]) -> list
                 findings += _compare(of_session, cryptoki, handle, name, expected)
     findings += [f"{label or 'an object without label'}: outside the inventory" for label, _ in found]
     return findings
+
+
+def added_later(session: Session, cryptoki: Cryptoki, inventory: Inventory) -> tuple[KeySpec, ...]:
+    """The keys that a token of an earlier version lacks; none where anything else is off, or nothing is missing."""
+    later = tuple(key for key in keys_of(inventory) if key.name in ADDED_LATER[inventory])
+    before = [key for key in keys_of(inventory) if key not in later]
+    if audit(session, cryptoki, [*before, *later]) and not audit(session, cryptoki, before):
+        return later
+    return ()
 
 
 def _compare(session: int, cryptoki: Cryptoki, handle: int, name: str, expected: Template) -> list[str]:

@@ -14,7 +14,17 @@ from pkcs11 import Attribute, Mechanism, TokenFlag
 from hsm.ceremony import TokenReport, TokenState
 from hsm.cryptoki import Cryptoki
 from hsm.errors import HSMError, InventoryMismatch, TokenUnavailable
-from hsm.inventory import P256_PARAMETERS, SECRET_BYTES, KeySpec, ObjectSpec, audit, keys_of, to_pkcs11
+from hsm.inventory import (
+    OF_EARLIER_VERSION,
+    P256_PARAMETERS,
+    SECRET_BYTES,
+    KeySpec,
+    ObjectSpec,
+    added_later,
+    audit,
+    keys_of,
+    to_pkcs11,
+)
 from hsm.keys import Inventory
 from hsm.lock import token_lock
 from hsm.session import find_token, log_in, read_pin
@@ -87,9 +97,13 @@ def initialise(settings: TokenSettings, inventory: Inventory) -> TokenReport:
         found = _look(session, settings, inventory)
         if found.state is TokenState.COMPLETE:
             return found
+        missing = keys_of(inventory)
         if found.state is TokenState.REFUSED:
-            raise InventoryMismatch("; ".join([*found.findings, advice(settings)]))
-        for key in keys_of(inventory):
+            broken = _broken_objects(settings)
+            missing = () if broken else added_later(session, Cryptoki(settings.module), inventory)
+            if not missing:
+                raise InventoryMismatch("; ".join([*found.findings, advice(settings)]))
+        for key in missing:
             _make(session, key)
         made = _look(session, settings, inventory)
         if made.state is not TokenState.COMPLETE:
@@ -111,6 +125,8 @@ def _look(session: pkcs11.Session, settings: TokenSettings, inventory: Inventory
     if not list(session.get_objects({Attribute.TOKEN: True})) and not _broken_objects(settings):
         return _report(settings, inventory, TokenState.EMPTY, [])
     findings = [*_broken_objects(settings), *audit(session, cryptoki, keys_of(inventory))]
+    if added_later(session, cryptoki, inventory):
+        findings.append(OF_EARLIER_VERSION)
     if not findings:
         try:
             Token(session, cryptoki, inventory, settings.module).check()

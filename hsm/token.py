@@ -22,7 +22,15 @@ from domain.algorithms import KeyType
 from domain.canonical import Part, encode
 from hsm.cryptoki import Cryptoki
 from hsm.errors import FaultySignature, HSMRefused, InventoryMismatch, SessionLost
-from hsm.inventory import KEY_WRAP, P256_PARAMETERS, audit, keys_of, unwrap_template
+from hsm.inventory import (
+    KEY_WRAP,
+    OF_EARLIER_VERSION,
+    P256_PARAMETERS,
+    added_later,
+    audit,
+    keys_of,
+    unwrap_template,
+)
 from hsm.keys import (
     WRAPPED_BYTES,
     Inventory,
@@ -116,6 +124,8 @@ class Token:
         specs = keys_of(self._inventory)
         findings = audit(self._session, self._cryptoki, specs)
         if findings:
+            if added_later(self._session, self._cryptoki, self._inventory):
+                findings.append(OF_EARLIER_VERSION)
             raise InventoryMismatch("; ".join(findings))
         self._versions = {spec.name: spec.version for spec in specs}
         classes = {spec.label: [item.object_class for item in spec.objects] for spec in specs}

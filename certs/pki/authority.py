@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from certs import profiles
-from certs.issuer import CitizenSubject, IssuedCertificate, RevocationReason
+from certs.issuer import CitizenSubject, IssuedCertificate, RevocationReason, Subject
 from certs.pki.keys import Token, TokenKey
 from certs.pki.storage import Entry, Storage, StoredCRL, Transaction
 from certs.profiles import PublicAddresses
@@ -72,9 +72,9 @@ class Authority:
         self.crl("root")
         self.crl("ca")
 
-    # --- citizens
+    # --- citizens and the seal
 
-    def issue(self, csr: bytes, subject: CitizenSubject, idempotency_key: str) -> IssuedCertificate:
+    def issue(self, csr: bytes, subject: Subject, idempotency_key: str) -> IssuedCertificate:
         """Certify the key of ``csr`` (PKCS#10, DER); the same key gives the same certificate again.
 
         Raises:
@@ -96,29 +96,35 @@ class Authority:
                 raise IdempotencyConflict("this idempotency key came before with another key")
             now = self._now()
             ca = self.certificates.ca
+            of_citizen = isinstance(subject, CitizenSubject)
+            life, extensions = (
+                (profiles.CITIZEN_LIFE, profiles.citizen_extensions)
+                if of_citizen
+                else (profiles.SEAL_LIFE, profiles.seal_extensions)
+            )
             certificate = self._certify(
                 tx,
-                role="citizen",
+                role="citizen" if of_citizen else "seal",
                 name=name,
                 key=key,
                 not_before=now - profiles.CITIZEN_BACKDATE,
-                not_after=min(now + profiles.CITIZEN_LIFE, ca.not_valid_after_utc),
-                extensions=profiles.citizen_extensions(key, ca, self._addresses),
+                not_after=min(now + life, ca.not_valid_after_utc),
+                extensions=extensions(key, ca, self._addresses),
                 issuer=(self._ca_key, ca.subject),
                 idempotency_key=idempotency_key,
             )
         return self._with_chain(_der(certificate))
 
     def revoke(self, serial: int, reason: RevocationReason) -> None:
-        """Revoke a citizen's certificate and publish it; a second time changes nothing.
+        """Revoke a citizen's certificate, or a seal's, and publish it; a second time changes nothing.
 
         Raises:
-            NotFound: No citizen's certificate has this serial number.
+            NotFound: None of them has this serial number.
         """
         with self._storage.transaction() as tx:
             entry = tx.by_serial(serial)
-            if entry is None or entry.role != "citizen":
-                raise NotFound("no citizen's certificate has this serial number")
+            if entry is None or entry.role not in ("citizen", "seal"):
+                raise NotFound("no certificate of a citizen or a seal has this serial number")
             if entry.revoked_at is None:
                 tx.revoke(serial, reason, self._now())
                 self._new_crl(tx, "ca")

@@ -17,7 +17,7 @@ certificates = sa.Table(
     "pki_certificates",
     metadata,
     sa.Column("serial", sa.String(40), primary_key=True, comment="hexadecimal, lower case"),
-    sa.Column("role", sa.String(8), nullable=False, comment="root, ca, ocsp, tsa or citizen"),
+    sa.Column("role", sa.String(8), nullable=False, comment="root, ca, ocsp, tsa, citizen or seal"),
     sa.Column("spki_sha256", sa.LargeBinary(32), nullable=False, unique=True),
     sa.Column("idempotency_key", sa.String(200), unique=True),
     sa.Column("not_before", sa.Integer, nullable=False, comment="seconds since 1970"),

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from certs.issuer import CitizenSubject, RevocationReason
+from certs.issuer import CitizenSubject, OrganisationSubject, RevocationReason, Subject
 from certs.pki.authority import AuthorityName
 from certs.pki.service import PKI, TokenThread
 from domain.errors import MalformedRequest, NotFound, RequestError, RubricaError, StateConflict
@@ -36,12 +36,22 @@ class SubjectBody(_Body):
     second_surname: str = ""
 
 
+class OrganisationBody(_Body):
+    """``certs.issuer.OrganisationSubject``."""
+
+    organisation: str
+    organisation_id: str
+
+
 class IssueBody(_Body):
     """Body of POST /issue."""
 
     csr: str
     """PKCS#10, DER, in base64."""
-    subject: SubjectBody
+    subject: SubjectBody | None = None
+    """Of a citizen."""
+    organisation: OrganisationBody | None = None
+    """Of a seal, instead."""
     idempotency_key: str
 
 
@@ -67,7 +77,13 @@ def create_issuing_app(pki: PKI, thread: TokenThread) -> FastAPI:
     @app.post("/issue")
     async def issue(body: IssueBody) -> IssuedBody:
         csr = _unbase64(body.csr)
-        subject = CitizenSubject(**body.subject.model_dump())
+        subject: Subject
+        if body.subject is not None and body.organisation is None:
+            subject = CitizenSubject(**body.subject.model_dump())
+        elif body.organisation is not None and body.subject is None:
+            subject = OrganisationSubject(**body.organisation.model_dump())
+        else:
+            raise MalformedRequest("a certificate is for a subject or for an organisation")
         issued = await thread.run(pki.authority.issue, csr, subject, body.idempotency_key)
         log.info("certificate given", serial=_serial(issued.certificate))
         return IssuedBody(certificate=_base64(issued.certificate), chain=[_base64(der) for der in issued.chain])

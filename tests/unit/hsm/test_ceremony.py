@@ -30,7 +30,7 @@ def test_from_nothing_to_complete_and_then_left_alone(tmp_path: Path) -> None:
     first = initialise(settings, Inventory.CORE)
     assert (first.state, first.made) == (TokenState.COMPLETE, True)
     keys = key_files(settings)
-    assert len(keys) == len(first.keys) + 1, "a pair is two objects"
+    assert len(keys) == len(first.keys) + 2, "a pair is two objects"
     again = initialise(settings, Inventory.CORE)
     assert (again.state, again.made) == (TokenState.COMPLETE, False)
     assert keys == key_files(settings)
@@ -87,6 +87,35 @@ def test_ceremony_refuses_a_token_with_foreign_or_loosened_keys(tmp_path: Path) 
     report = status(settings, Inventory.CORE)
     assert report.state is TokenState.REFUSED
     assert report.findings == ("KEK_1 (secret key): CKA_DECRYPT is off",)
+
+
+def test_token_of_an_earlier_version_is_refused_and_completed(tmp_path: Path) -> None:
+    settings = core_token(tmp_path)
+    before = key_files(settings)
+    assert act(settings, "destroy", "SEAL_1") == 2
+    older = key_files(settings)
+    report = status(settings, Inventory.CORE)
+    assert report.state is TokenState.REFUSED
+    assert report.findings[:2] == ("SEAL_1 (private key): missing", "SEAL_1 (public key): missing"), report.findings
+    assert "`rubrica hsm init` adds what is missing" in "; ".join(report.findings)
+
+    completed = initialise(settings, Inventory.CORE)
+
+    assert (completed.state, completed.made) == (TokenState.COMPLETE, True)
+    files = key_files(settings)
+    assert len(files) == len(before)
+    assert {path: files[path] for path in older} == older, "no other key is touched"
+
+
+@pytest.mark.parametrize("also", ["K_idx_1", "TOK_1"])
+def test_no_token_is_completed_that_lacks_more(tmp_path: Path, also: str) -> None:
+    settings = core_token(tmp_path)
+    act(settings, "destroy", "SEAL_1")
+    act(settings, "destroy", also)
+    keys = key_files(settings)
+    with pytest.raises(InventoryMismatch, match=f"{also}.*missing"):
+        initialise(settings, Inventory.CORE)
+    assert key_files(settings) == keys
 
 
 def test_status_with_a_wrong_pin(tmp_path: Path) -> None:
