@@ -27,6 +27,9 @@ log_pending = sa.Table(
     sa.Column("time", UTCDateTime, nullable=False),
     sa.Column("pid", sa.LargeBinary(32)),
     sa.Column("leaf", sa.LargeBinary, nullable=False),
+    # For auditors, who look for a citizen's pseudonym or a time.
+    sa.Index("log_pending_pid", "pid", "position"),
+    sa.Index("log_pending_time", "time"),
     sqlite_autoincrement=True,
 )
 for _operation in ("UPDATE", "DELETE"):
@@ -74,7 +77,7 @@ class Event:
 
 
 class Log:
-    """Writes leaves; reading is the auditor's business."""
+    """Writes leaves; ``audit.reading`` reads them."""
 
     def __init__(self, clock: Clock, randomness: Randomness = secrets.token_bytes) -> None:
         self._clock = clock

@@ -1,15 +1,15 @@
 """The command ``rubrica``. Imports stand inside the commands, so that a process loads no more than its zone."""
 
-import asyncio
 import importlib
-import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
+from rubrica import auditor
+from rubrica.asking import ask, fail
 from rubrica.state import SOFTHSM_MODULE
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ hsm = typer.Typer(no_args_is_help=True, help="Key ceremonies.")
 client = typer.Typer(no_args_is_help=True, help="The register of calling systems.")
 app.add_typer(hsm, name="hsm")
 app.add_typer(client, name="client")
+app.add_typer(auditor.app, name="audit")
 
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings, a TOML file; RUBRICA_… variables go before it.")
@@ -118,11 +119,11 @@ def ready(
         except httpx.HTTPError:
             answers = False
         if not answers:
-            _fail(f"{address} is not ready")
+            fail(f"{address} is not ready")
     else:
         from authn.client import RegistryClient
 
-        _operate(Path(address), lambda channel: RegistryClient(channel).token_key())
+        ask("operator", Path(address), lambda channel: RegistryClient(channel).token_key())
 
 
 @app.command()
@@ -139,11 +140,11 @@ def trust(
     running = Running.read(var_folder() / "up.json")
     url = pki_url or (running.pki if running is not None else "")
     if not url:
-        _fail("no 'rubrica up' is running here; name the PKI with --pki")
+        fail("no 'rubrica up' is running here; name the PKI with --pki")
     try:
         write_trust_anchors(folder, url)
     except (httpx.HTTPError, ValueError) as error:
-        _fail(f"{url} gave no trust anchors ({type(error).__name__})")
+        fail(f"{url} gave no trust anchors ({type(error).__name__})")
 
 
 @app.command()
@@ -163,9 +164,9 @@ def register(
     from domain.assurance import RegistrationLevel
 
     if level not in set(RegistrationLevel):
-        _fail("the level must be basic or advanced")
+        fail("the level must be basic or advanced")
 
-    async def ask(channel: "grpc.aio.Channel") -> str:
+    async def question(channel: "grpc.aio.Channel") -> str:
         registration = await RegistryClient(channel).register(
             nif=nif,
             given_name=given_name,
@@ -178,7 +179,7 @@ def register(
         )
         return registration.activation_code
 
-    typer.echo(_operate(socket, ask))
+    typer.echo(ask("operator", socket, question))
 
 
 @app.command()
@@ -190,7 +191,7 @@ def change_phone(
     """Give a citizen another phone; approvals that are open end."""
     from authn.client import RegistryClient
 
-    _operate(socket, lambda channel: RegistryClient(channel).change_phone(nif, phone))
+    ask("operator", socket, lambda channel: RegistryClient(channel).change_phone(nif, phone))
 
 
 @app.command()
@@ -202,7 +203,7 @@ def revoke(
     """Revoke a citizen's certificates and print their serial numbers."""
     from signer.client import CredentialOperationsClient
 
-    for serial in _operate(socket, lambda channel: CredentialOperationsClient(channel).revoke(nif, reason)):
+    for serial in ask("operator", socket, lambda channel: CredentialOperationsClient(channel).revoke(nif, reason)):
         typer.echo(serial)
 
 
@@ -223,9 +224,9 @@ def client_add(
     try:
         key = load_pem_public_key(public_key.read_bytes())
     except ValueError:
-        _fail(f"{public_key} holds no public key in PEM")
+        fail(f"{public_key} holds no public key in PEM")
 
-    def ask(channel: "grpc.aio.Channel") -> Coroutine[Any, Any, None]:
+    def question(channel: "grpc.aio.Channel") -> Coroutine[Any, Any, None]:
         return RegistryClient(channel).register_client(
             client_id=client_id,
             name=name,
@@ -234,7 +235,7 @@ def client_add(
             return_urls=return_url,
         )
 
-    _operate(socket, ask)
+    ask("operator", socket, question)
 
 
 TokenKind = Annotated[str, typer.Argument(help="core or pki: which keys the token holds.")]
@@ -287,7 +288,7 @@ def _token(kind: str, module: Path, label: str, pin_file: Path, softhsm_conf: Pa
     from hsm.settings import TokenSettings
 
     if kind not in set(Inventory):
-        _fail(f"a token is one of {', '.join(Inventory)}")
+        fail(f"a token is one of {', '.join(Inventory)}")
     conf = None if softhsm_conf is None else softhsm_conf.absolute()
     return TokenSettings(module, label or kind, pin_file.absolute(), conf), Inventory(kind)
 
@@ -298,7 +299,7 @@ def _ceremony(run: Callable[[], Any]) -> Any:
     try:
         return run()
     except HSMError as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 def _tell(report: Any) -> None:
@@ -312,7 +313,7 @@ def _tell(report: Any) -> None:
 
 def _run(process: str, config: Path | None, *, check_config: bool) -> None:
     if config is not None and not config.is_file():
-        _fail(f"there is no file {config}")
+        fail(f"there is no file {config}")
     settings = getattr(importlib.import_module(f"rubrica.settings.{process}"), SETTINGS[process])
     try:
         settings.load(config)
@@ -323,27 +324,6 @@ def _run(process: str, config: Path | None, *, check_config: bool) -> None:
             typer.echo(f"{place}: {problem['msg']}", err=True)
         raise typer.Exit(1) from None
     except ValueError as error:
-        _fail(f"{config}: {error}")
+        fail(f"{config}: {error}")
     if not check_config:
         importlib.import_module(f"rubrica.{process}").run(config)
-
-
-def _operate(socket: Path | None, ask: Any) -> Any:
-    from domain.errors import RubricaError
-    from rubrica.state import operator_channel
-
-    async def with_channel() -> Any:
-        async with operator_channel(socket) as channel:
-            return await ask(channel)
-
-    try:
-        return asyncio.run(with_channel())
-    except RubricaError as error:
-        _fail(f"{error.code}: {error.public_detail}")
-    except FileNotFoundError as error:
-        _fail(str(error))
-
-
-def _fail(sentence: str) -> NoReturn:
-    print(f"rubrica: {sentence}", file=sys.stderr)  # noqa: T201 -- typer's echo would say the same
-    raise typer.Exit(1)

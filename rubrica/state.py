@@ -226,23 +226,29 @@ def write_settings(path: Path, values: Mapping[str, object]) -> None:
     write_atomically(path, "".join(lines))
 
 
+def operator_channel(path: Path | None) -> contextlib.AbstractAsyncContextManager["grpc.aio.Channel"]:
+    """``core_channel`` to the operator's socket."""
+    return core_channel("operator", path)
+
+
 @contextlib.asynccontextmanager
-async def operator_channel(path: Path | None) -> AsyncIterator["grpc.aio.Channel"]:
-    """A channel to the core's operator socket.
+async def core_channel(caller: str, path: Path | None) -> AsyncIterator["grpc.aio.Channel"]:
+    """A channel to one of the core's sockets.
 
     Args:
+        caller: Whose socket: ``operator`` or ``auditor``.
         path: The socket; ``None`` means that of the running ``rubrica up``.
 
     Raises:
-        FileNotFoundError: Nothing is running here; the text is for the operator.
+        FileNotFoundError: Nothing is running here; the text is for who typed the command.
     """
     import grpc
 
     if path is None:
         running = Running.read(var_folder() / "up.json")
         if running is None:
-            raise FileNotFoundError("no 'rubrica up' is running here; name the core's operator socket with --socket")
-        path = running.operator_socket
+            raise FileNotFoundError(f"no 'rubrica up' is running here; name the core's {caller} socket with --socket")
+        path = running.operator_socket.parent.parent / caller / "core.sock"
     if not path.exists():
         raise FileNotFoundError(f"there is no socket {path}")
     async with grpc.aio.insecure_channel(f"unix:{path.resolve()}") as channel:

@@ -136,10 +136,10 @@ class Requests:
             before = known.mappings().first()
             if before is None:
                 await connection.execute(sa.insert(tables.request).values(**row))
-                return _request(row)
+                return staged_from(row)
         if before["content_sha256"] != content:
             raise IdempotencyConflict("this idempotency key was used for another request")
-        return _request(before)
+        return staged_from(before)
 
     async def get(self, connection: AsyncConnection, request_id: str) -> StagedRequest:
         """A request that is still alive.
@@ -152,7 +152,7 @@ class Requests:
         row = found.mappings().first()
         if row is None:
             raise NotFound("there is no such request")
-        staged = _request(row)
+        staged = staged_from(row)
         if staged.expires <= self._clock.now():
             raise RequestExpired("the request has expired; open the document again")
         return staged
@@ -168,7 +168,7 @@ class Requests:
         row = found.mappings().first()
         if row is None:
             raise NotFound("there is no such request")
-        return _request(row)
+        return staged_from(row)
 
     def _check(self, items: Sequence[Item], pkce_challenge: bytes, return_url: str) -> None:
         if len(pkce_challenge) != PKCE_SIZE_BYTES:
@@ -261,7 +261,8 @@ def _digest_from_json(stored: Sequence[str]) -> Digest:
     return Digest(DigestAlgorithm(name), base64.b64decode(value))
 
 
-def _request(row: Mapping[str, Any] | sa.RowMapping) -> StagedRequest:
+def staged_from(row: Mapping[str, Any] | sa.RowMapping) -> StagedRequest:
+    """A request from its row."""
     return StagedRequest(
         id=row["id"],
         client_id=row["client_id"],
