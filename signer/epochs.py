@@ -1,5 +1,6 @@
 """Each core process has an epoch, held by a lease; what a dead one had reserved goes back, its late work is void."""
 
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 import sqlalchemy as sa
@@ -8,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from audit.log import Event, EventTag, Log
 from domain.clock import Clock
 from signer import tables
-from signer.approvals import Approvals, ItemState
+from signer.approvals import Approvals, Authorisation, ItemState
 
 LEASE = timedelta(seconds=15)
 
@@ -76,25 +77,44 @@ class Epochs:
             if not dead:
                 return 0
             left = await self._approvals.reserved_by(connection, dead)
-            for row in left:
-                await self._approvals.settle(
-                    connection,
-                    row.cid,
-                    row.item,
-                    epoch=row.epoch or 0,
-                    attempt=row.attempt,
-                    state=ItemState.AUTHORIZED.value,
-                )
-            if left:
-                events = [
-                    Event(
-                        tag=EventTag.ABORTED,
-                        facts={"cid": row.cid, "item": row.item, "intent": row.intent_id, "reason": "crash"},
-                    )
-                    for row in left
-                ]
-                await self._log.append(connection, *events)
+            await self._give_back(connection, left, "crash")
             return len(left)
+
+    async def give_back_own(self, rows: Iterable[Authorisation]) -> int:
+        """Give back those of ``rows`` that a call of this very core reserved and left behind; their INTENTs end too.
+
+        Args:
+            rows: Of one approval, whose other calls the caller keeps out.
+
+        Returns:
+            How many were given back.
+        """
+        left = [row for row in rows if row.state is ItemState.RESERVED and row.epoch == self.current]
+        if left:
+            async with self._engine.begin() as connection:
+                await self._give_back(connection, left, "interrupted")
+        return len(left)
+
+    async def _give_back(self, connection: AsyncConnection, left: Sequence[Authorisation], reason: str) -> None:
+        if not left:
+            return
+        for row in left:
+            await self._approvals.settle(
+                connection,
+                row.cid,
+                row.item,
+                epoch=row.epoch or 0,
+                attempt=row.attempt,
+                state=ItemState.AUTHORIZED.value,
+            )
+        events = [
+            Event(
+                tag=EventTag.ABORTED,
+                facts={"cid": row.cid, "item": row.item, "intent": row.intent_id, "reason": reason},
+            )
+            for row in left
+        ]
+        await self._log.append(connection, *events)
 
     async def close(self) -> None:
         """End this epoch in good order."""
