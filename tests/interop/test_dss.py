@@ -139,10 +139,10 @@ def test_a_flipped_byte_in_the_signed_range(level, by_level, pki, dss):
         [*range(start, start + length), *range(later, later + later_length)], 8
     )
     faults = 0
-    for position in positions:
+    for number, position in enumerate(positions):
         twin = bytearray(data)
         twin[position] ^= 1
-        verdict = dss.judge(f"flipped/{level}/{position}", bytes(twin), pki.folder, online=pki.url)
+        verdict = dss.judge(f"flipped/{level}/{number}", bytes(twin), pki.folder, online=pki.url)
         assert is_refused(verdict), position
         faults += verdict.fault != ""
     assert faults < len(positions), "DSS has judged none of them"
