@@ -1,6 +1,7 @@
 """Plays core and edge for XML signatures: software keys, the real builder of SignedInfo, real tools as judges."""
 
 import re
+from base64 import b64encode
 from datetime import UTC, datetime
 from io import BytesIO
 
@@ -19,6 +20,7 @@ XML = """<?xml version="1.0" encoding="UTF-8"?>
   <nombre xsi:nil='false'>Begoña Núñez &amp; hijos</nombre><vacío/><dato><![CDATA[<1 & 2>]]></dato>
 </solicitud>
 """.encode()
+PLAIN_XML = b'<?xml version="1.0"?>\n<a xmlns="urn:a" xmlns:b="urn:b"><b:c d="1">text &amp;amp; more</b:c><e/></a>\n'
 OCTETS = bytes(range(256)) * 5
 CASES = {
     "enveloped": (XML, XAdESOptions(packaging=Packaging.ENVELOPED, mime_type="application/xml")),
@@ -75,6 +77,4 @@ def resigned(document: bytes, citizen: Certified, before: bytes, after: bytes) -
     (info,) = re.findall(rb"<ds:SignedInfo.*</ds:SignedInfo>", changed, re.DOTALL)
     algorithm = {KeyType.P256: "ES256", KeyType.RSA3072: "RS256"}[citizen.key_type]
     value = xades.signature_value(algorithm, citizen.sign(info))
-    from base64 import b64encode
-
     return re.sub(rb"(<ds:SignatureValue[^>]*>)[^<]*", lambda found: found[1] + b64encode(value), changed, count=1)
