@@ -27,10 +27,11 @@ CERTIFICATE_COLUMNS = {"credential": ("certificate", "chain", "csr"), "authorisa
 
 
 def forms(secret: bytes) -> Iterator[bytes]:
-    """How a secret may lie somewhere: raw, hexadecimal, base64 and base64url at each of three alignments."""
+    """How a secret may lie somewhere: raw, hexadecimal, as Python prints it, base64 and base64url at each of three alignments."""
     yield secret
     yield secret.hex().encode()
     yield secret.hex().upper().encode()
+    yield repr(secret)[2:-1].encode()
     for shift in range(3):
         start = (8 * shift + 5) // 6
         end = (8 * (shift + len(secret))) // 6
@@ -53,11 +54,12 @@ def found_in(content: bytes, secret: bytes) -> bool:
         lambda secret: secret,
         lambda secret: secret.hex().encode(),
         lambda secret: secret.hex().upper().encode(),
+        lambda secret: repr(secret).encode(),
         lambda secret: base64.b64encode(b"x" + secret + b"yz"),
         lambda secret: base64.b64encode(b"xy" + secret),
         lambda secret: base64.urlsafe_b64encode(b"xyz" + secret + b"~~~"),
     ],
-    ids=["raw", "hex", "HEX", "base64 +1", "base64 +2", "base64url"],
+    ids=["raw", "hex", "HEX", "printed", "base64 +1", "base64 +2", "base64url"],
 )
 @pytest.mark.parametrize("secret", [FIRST.encode(), bytes(range(200, 232)), PHONE.encode()])
 def test_the_search_finds_a_planted_secret(disguise, secret):
