@@ -27,7 +27,7 @@ CERTIFICATE_COLUMNS = {"credential": ("certificate", "chain", "csr"), "authorisa
 
 
 def forms(secret: bytes) -> Iterator[bytes]:
-    """How a secret may lie somewhere: raw, hexadecimal, as Python prints it, base64 and base64url at each of three alignments."""
+    """How a secret may lie somewhere: raw, hexadecimal, printed, base64 and base64url (three alignments)."""
     yield secret
     yield secret.hex().encode()
     yield secret.hex().upper().encode()
