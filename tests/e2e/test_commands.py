@@ -149,6 +149,18 @@ def test_from_nothing_with_every_remembered_port_taken_and_nothing_left_behind(t
     assert processes_of(tmp_path) == []
 
 
+def test_two_demos_at_once_take_turns(tmp_path):
+    command = [sys.executable, "-m", "rubrica", "demo", "--level", "B-B"]
+    environment = {**os.environ, "RUBRICA_VAR": str(tmp_path)}
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in "12"]
+
+    outcomes = [process.communicate(timeout=120) for process in both]
+
+    assert [process.returncode for process in both] == [0, 0], outcomes
+    notices = "".join(error.decode() for _, error in outcomes)
+    assert notices == "rubrica demo: another command uses this state; waiting for it\n"
+
+
 def processes_of(var: Path) -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
