@@ -68,7 +68,7 @@ COMMITMENT = (
 )
 
 
-def an_item(packaging=Packaging.ENVELOPED, *, key_type=KeyType.P256, fields=None, **changes):
+def an_item(packaging=Packaging.ENVELOPED, *, key_type=KeyType.P256, fields=None, **changes: object):
     values = {
         "purpose": Purpose.SIGN,
         "algorithm": {KeyType.P256: "ES256", KeyType.RSA3072: "RS256"}[key_type],
@@ -113,7 +113,7 @@ def test_both_are_what_exclusive_canonicalisation_makes_of_them_anywhere(packagi
         assert etree.tostring(inside, method="c14n", exclusive=True) == octets
 
 
-def other(reference, **changes):
+def other(reference, **changes: object):
     return {"references": (replace(reference, **changes),)}
 
 
@@ -215,7 +215,7 @@ async def test_a_second_attempt_signs_the_bytes_of_the_first(tmp_path):
         await played.sign(sad, (0,))
         sign = played.vault.sign
 
-        async def fail(*_arguments, **_named):
+        async def fail(*_arguments: object, **_named: object):
             raise HSMError("gone")
 
         played.vault.sign = fail
