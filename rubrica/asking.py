@@ -23,10 +23,10 @@ def ask(caller: str, socket: Path | None, question: "Callable[[grpc.aio.Channel]
         question: Gets the channel.
     """
     from domain.errors import RubricaError
-    from rubrica.state import core_channel
+    from rubrica.state import caller_channel
 
     async def with_channel() -> T:
-        async with core_channel(caller, socket) as channel:
+        async with caller_channel(caller, socket) as channel:
             return await question(channel)
 
     try:

@@ -148,6 +148,30 @@ def trust(
 
 
 @app.command()
+def validate(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="A signed PDF or XML.")],
+    content: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, readable=True, help="What a detached XML signature signs."),
+    ] = None,
+    trust_: Annotated[
+        Path | None,
+        typer.Option(
+            "--trust",
+            exists=True,
+            file_okay=False,
+            help="Whom to believe: *.pem (self-signed: anchors) and *.crl; without it, the running 'rubrica up'.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A report for machines.")] = False,
+) -> None:
+    """Say who signed a file, when, at what level, and whether it was changed since: 0 valid, 1 not, 2 unusable."""
+    from rubrica.validation import main
+
+    raise typer.Exit(main(file=file, content=content, trust=trust_, as_json=as_json))
+
+
+@app.command()
 def register(
     nif: Annotated[str, typer.Option(help="NIF or NIE.")],
     given_name: Annotated[str, typer.Option()],

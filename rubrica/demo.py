@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from rich.console import Console
@@ -30,6 +29,7 @@ from domain.items import Packaging, SignatureFormat
 from rubrica.children import StartFailed
 from rubrica.phone import NoMessage, Phone
 from rubrica.state import Running, operator_channel, var_folder, write_atomically
+from rubrica.trust import load_trust
 from rubrica.up import end_on_signals, keep_loopback_direct, owning, supervised
 from rubrica_client import (
     AgencyClient,
@@ -345,26 +345,14 @@ class Demo:
 
 
 def _validate(output: Path, trust: Path) -> "SignatureReport":
-    from documents.model import TrustMaterial
     from documents.validate import validate
 
     # pyHanko tells its log of each certificate whose issuer it had to look for.
     logging.getLogger("pyhanko").setLevel(logging.CRITICAL)
 
-    def certificate(name: str) -> bytes:
-        return x509.load_pem_x509_certificate((trust / name).read_bytes()).public_bytes(Encoding.DER)
-
-    def crl(name: str) -> bytes:
-        return x509.load_pem_x509_crl((trust / name).read_bytes()).public_bytes(Encoding.DER)
-
-    material = TrustMaterial(
-        anchors=(certificate("root.pem"),),
-        intermediates=(certificate("ca.pem"),),
-        crls=(crl("root.crl"), crl("ca.crl")),
-    )
     with output.open("rb") as file:
         # The last signature is ours; what stood there before is not the demo's to judge.
-        return validate(file, material, SystemClock().now()).signatures[-1]
+        return validate(file, load_trust(trust, crls=True), SystemClock().now()).signatures[-1]
 
 
 def _run_folder(var: Path) -> Path:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import sqlalchemy as sa
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -24,13 +22,13 @@ from api.transactions.signing import Signing
 from api.transactions.tables import metadata
 from authn.client import CallersClient
 from documents.child import DocumentWorker, WorkerLimits
-from documents.model import TrustMaterial
 from domain.clock import Clock, SystemClock
 from domain.errors import DependencyUnavailable
 from rubrica.database import make_engine
 from rubrica.logs import configure_logs
 from rubrica.serving import STOP_SECONDS, core_answers, core_channel, serve
 from rubrica.settings.edge import EdgeSettings
+from rubrica.trust import load_trust
 from signer.client import SignatureActivationClient
 
 SCRATCH_LIFE_SECONDS = 24 * 3600
@@ -131,23 +129,6 @@ async def build(settings: EdgeSettings, clock: Clock | None = None) -> AsyncIter
             with contextlib.suppress(TimeoutError):
                 # What does not end in time is resumed from the database by the next edge.
                 await asyncio.wait_for(signing.settle(), STOP_SECONDS)
-
-
-def load_trust(folder: Path) -> TrustMaterial:
-    """Certificates of ``folder``: self-signed ones are anchors, others help to build chains.
-
-    Raises:
-        ValueError: A file is not PEM, or there is no anchor.
-    """
-    anchors: list[bytes] = []
-    intermediates: list[bytes] = []
-    for path in sorted(folder.glob("*.pem")):
-        for certificate in x509.load_pem_x509_certificates(path.read_bytes()):
-            found = anchors if certificate.issuer == certificate.subject else intermediates
-            found.append(certificate.public_bytes(Encoding.DER))
-    if not anchors:
-        raise ValueError(f"there is no trust anchor in {folder}")
-    return TrustMaterial(tuple(anchors), tuple(intermediates))
 
 
 async def _database_answers(engine: AsyncEngine) -> None:

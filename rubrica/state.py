@@ -227,12 +227,12 @@ def write_settings(path: Path, values: Mapping[str, object]) -> None:
 
 
 def operator_channel(path: Path | None) -> contextlib.AbstractAsyncContextManager["grpc.aio.Channel"]:
-    """``core_channel`` to the operator's socket."""
-    return core_channel("operator", path)
+    """``caller_channel`` to the operator's socket."""
+    return caller_channel("operator", path)
 
 
 @contextlib.asynccontextmanager
-async def core_channel(caller: str, path: Path | None) -> AsyncIterator["grpc.aio.Channel"]:
+async def caller_channel(caller: str, path: Path | None) -> AsyncIterator["grpc.aio.Channel"]:
     """A channel to one of the core's sockets.
 
     Args:

@@ -19,7 +19,7 @@ from authn.client import CallersClient, CoreFault, FactorsClient
 from documents.model import FetchKind
 from domain.digests import Digest
 from domain.errors import DependencyUnavailable, DocumentTooLarge, FactorLocked, NotFound, TimestampUnavailable
-from rubrica.edge import load_trust
+from rubrica.trust import load_trust
 from rubrica.serving import core_channel
 from signer.client import SignatureActivationClient
 from tests.testkit.core_simulator import CoreSimulator
