@@ -10,7 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from rubrica.demo import Citizen
 from rubrica.state import Running
 from tests.testkit.documents import plain_pdf, run_tool
 
@@ -198,3 +201,46 @@ def test_up_ends_with_all_its_processes(end, tmp_path):
             break
         time.sleep(0.1)
     assert processes_of(tmp_path / "var") == []
+
+
+def test_an_operator_by_hand(service, tmp_path):
+    def rubrica(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "rubrica", *arguments],
+            env={**os.environ, "RUBRICA_VAR": str(service.folder)},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    person = Citizen.draw()
+    words = (
+        "--given-name",
+        "Ana",
+        "--first-surname",
+        "García",
+        "--email",
+        person.email,
+        "--proof",
+        "in-person:office-7",
+    )
+    entry = ("register", "--nif", person.nif, "--phone", person.phone, *words)
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    (tmp_path / "agency.pem").write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    agency = ("client", "add", "oficina", "--name", "Oficina", "--return-url", "https://oficina.example/vuelta")
+
+    first, again = rubrica(*entry), rubrica(*entry)
+    assert first.returncode == 0, first.stderr
+    assert len(first.stdout.strip().replace("-", "")) >= 16
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr.startswith("rubrica: already_registered: ")
+    assert rubrica(*agency, "--public-key", str(tmp_path / "agency.pem")).returncode == 0
+    (tmp_path / "agency.pem").write_text("no key")
+    assert "holds no public key" in rubrica(*agency, "--public-key", str(tmp_path / "agency.pem")).stderr
+    assert rubrica("change-phone", "--nif", person.nif, "--phone", Citizen.draw().phone).returncode == 0
+    assert "malformed_request" in rubrica("change-phone", "--nif", person.nif, "--phone", "1").stderr
+    assert rubrica("revoke", "--nif", person.nif, "--reason", "keyCompromise").returncode == 0
+    assert rubrica("trust", str(tmp_path / "trust")).returncode == 0
+    assert sorted(path.name for path in (tmp_path / "trust").iterdir()) == ["ca.crl", "ca.pem", "root.crl", "root.pem"]
+    assert rubrica("ready", str(service.running.operator_socket)).returncode == 0
