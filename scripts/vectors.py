@@ -12,6 +12,7 @@ import secrets
 import struct
 import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -201,15 +202,15 @@ def key_vectors() -> list[dict[str, Any]]:
     return [{"label": label, "parts": parts, "key": derived(label, parts).hex()} for label in labels]
 
 
-def envelope_vectors() -> dict[str, Any]:
-    """Recorded messages, one for each purpose, to a private key that is given; and one sealed answer."""
-    private = ec.derive_private_key(int.from_bytes(hashlib.sha256(b"rubrica test SAP").digest()), ec.SECP256R1())
-    point = private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    suite = Suite(KEM.P256, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
-    nif, client, cid = "12345678Z", "sede", "ZYXWVTSRQPNMKJHGFEDCBA9876"
-    listed, cs, token = hashlib.sha256(b"HL").digest(), bytes(range(32)), bytes(range(32, 64))
+Case = tuple[str, str | None, bytes | None, str | None, str | None, list[bytes]]
+"""Purpose, subject, SHA-256 of the list, client, challenge id, plaintext's parts."""
+
+
+def password_cases(listed: bytes, cid: str, cs: bytes) -> list[Case]:
+    """Every purpose of signatures and passwords."""
+    nif, client, token = "12345678Z", "sede", bytes(range(32, 64))
     password = unicodedata.normalize("NFKC", "contrasen\u0303a de prueba \uff11").encode()
-    cases: list[tuple[str, str | None, bytes | None, str | None, str | None, list[bytes]]] = [
+    return [
         ("sign-begin", nif, listed, client, None, [password, cs]),
         ("sign-complete", None, listed, client, cid, [b"012345", cs]),
         ("activation-begin", nif, None, None, None, [b"ABCD2345EFGH6789", cs]),
@@ -219,6 +220,23 @@ def envelope_vectors() -> dict[str, Any]:
         ("password-change-complete", None, None, None, cid, [b"012345", cs]),
         ("password-change-set", None, None, None, cid, [password, token]),
     ]
+
+
+def pin_cases(_listed: bytes, cid: str, cs: bytes) -> list[Case]:
+    """Both purposes of a login by PIN."""
+    return [
+        ("pin-begin", "12345678Z", None, "web", None, [b"GAT0", cs]),
+        ("pin-complete", "nonce-of-this-browser-1", None, "web", cid, [b"GAT0" + b"BC23XZ", cs]),
+    ]
+
+
+def envelope_vectors(cases_of: Callable[[bytes, str, bytes], list[Case]]) -> dict[str, Any]:
+    """Recorded messages, one for each purpose, to a private key that is given; and one sealed answer."""
+    private = ec.derive_private_key(int.from_bytes(hashlib.sha256(b"rubrica test SAP").digest()), ec.SECP256R1())
+    point = private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    suite = Suite(KEM.P256, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+    cid, cs, token = "ZYXWVTSRQPNMKJHGFEDCBA9876", bytes(range(32)), bytes(range(32, 64))
+    cases = cases_of(hashlib.sha256(b"HL").digest(), cid, cs)
     messages = []
     for number, (purpose, subject, list_sha256, client_id, challenge_id, secret) in enumerate(cases):
         sap_id, nonce = "00000000000000000000000001", hashlib.sha256(f"nonce {number}".encode()).digest()[:16]
@@ -271,7 +289,8 @@ def main() -> int:
         ("items", item_vectors()),
         ("references", reference_vectors()),
         ("kdf", key_vectors()),
-        ("envelope", envelope_vectors()),
+        ("envelope", envelope_vectors(password_cases)),
+        ("envelope_pin", envelope_vectors(pin_cases)),
     ):
         path = FOLDER / f"{name}.json"
         if path.exists():

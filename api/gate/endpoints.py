@@ -16,6 +16,8 @@ from api.gate.schemas import (
     CompleteBody,
     Done,
     OTPView,
+    PinBeginBody,
+    PinCompleteBody,
     RedirectView,
     RequestView,
     TokenView,
@@ -119,3 +121,19 @@ async def password_change_password(body: ChallengeBody, relaying: Relaying) -> D
     """Set the new permanent password."""
     await relaying.factors.password_change_set(body.challenge_id, body.envelope.parsed())
     return Done()
+
+
+@router.post("/pins/begin", status_code=202, responses=_FACTORS)
+async def pin_begin(body: PinBeginBody, relaying: Relaying) -> OTPView:
+    """Ask for a PIN with a chosen access code; the answer is the same whether one is sent or not."""
+    return OTPView.of(
+        await relaying.factors.pin_begin(body.nif, body.email, body.audience, body.nonce, body.envelope.parsed())
+    )
+
+
+@router.post("/pins/complete", responses=_FACTORS)
+async def pin_complete(body: PinCompleteBody, relaying: Relaying) -> TokenView:
+    """Present access code and PIN; the token is an identity of level low."""
+    return TokenView.of(
+        await relaying.factors.pin_complete(body.challenge_id, body.audience, body.nonce, body.envelope.parsed())
+    )

@@ -81,6 +81,25 @@ class ActivationBeginBody(_Body):
     envelope: EnvelopeBody
 
 
+class PinBeginBody(_Body):
+    """Who asks for a login, NIF, e-mail and sealed access code."""
+
+    nif: NIF
+    email: str = Field(min_length=3, max_length=254, repr=False)
+    audience: str = Field(min_length=1, max_length=64, description="Who asks for the login; stands in the token.")
+    nonce: str = Field(min_length=1, max_length=128, description="The asker's for this login; stands in the token.")
+    envelope: EnvelopeBody
+
+
+class PinCompleteBody(_Body):
+    """Sealed access code and PIN, for the same asker."""
+
+    challenge_id: str = Field(min_length=1, max_length=64)
+    audience: str = Field(min_length=1, max_length=64)
+    nonce: str = Field(min_length=1, max_length=128)
+    envelope: EnvelopeBody
+
+
 class ChallengeBody(_Body):
     """A sealed secret for a challenge under way."""
 

@@ -10,12 +10,19 @@ An agency creates a transaction, uploads, sends the citizen to the review addres
     signed = agency.collect(created.id, 1)
 
 ``CitizenBrowser`` plays the citizen's browser: it seals password and one-time code itself, so that only the core opens
-them. ``GateClient`` alone activates and changes the permanent password.
+them. ``GateClient`` alone activates and changes the permanent password, and logs in by PIN.
 """
 
 from rubrica_client.agency import AgencyClient, Created, NewDocument
 from rubrica_client.citizen import CitizenBrowser, Outcome, Review
-from rubrica_client.gate import GateClient, PasswordToken, PendingApproval, PendingPassword, RequestToApprove
+from rubrica_client.gate import (
+    GateClient,
+    PasswordToken,
+    PendingApproval,
+    PendingPassword,
+    PendingPIN,
+    RequestToApprove,
+)
 from rubrica_client.jws import JWSInvalid
 from rubrica_client.problems import RubricaProblem
 from rubrica_client.sealing import StatementInvalid
@@ -30,6 +37,7 @@ __all__ = [
     "Outcome",
     "PasswordToken",
     "PendingApproval",
+    "PendingPIN",
     "PendingPassword",
     "RequestToApprove",
     "Review",

@@ -85,7 +85,7 @@ class AgencyClient:
         documents: Sequence[NewDocument],
         *,
         citizen_nif: str,
-        level: str = "B-LTA",
+        level: str = "",
         algorithm: str = "ES256",
         format: str = "pades",  # noqa: A002 - the word of the API
         packaging: str = "enveloped",
@@ -98,10 +98,10 @@ class AgencyClient:
         Args:
             documents: One to a hundred.
             citizen_nif: Who is to sign.
-            level: B-B, B-T, B-LT or B-LTA.
+            level: B-B, B-T, B-LT or B-LTA; XAdES has B-B. The highest by default.
             algorithm: ES256 or RS256.
-            format: ``pades``.
-            packaging: ``enveloped``.
+            format: ``pades`` or ``xades``.
+            packaging: ``enveloped``; XAdES has also ``enveloping`` and ``detached``.
             return_url: One of those registered.
             nonce: Comes back in the result token.
             idempotency_key: The same key with the same content gets the same transaction; drawn if not given.
@@ -120,14 +120,22 @@ class AgencyClient:
         answer = self._send("POST", "/v1/transactions", json=body, headers={"Idempotency-Key": key}).json()
         return Created(id=answer["id"], review_url=answer["review_url"], link_token=answer["link_token"])
 
-    def upload(self, transaction_id: str, number: int, document: bytes | Path) -> dict[str, Any]:
+    def upload(
+        self, transaction_id: str, number: int, document: bytes | Path, *, media_type: str = "application/pdf"
+    ) -> dict[str, Any]:
         """Upload document ``number``; a file is streamed.
+
+        Args:
+            transaction_id: From ``create``.
+            number: From 1.
+            document: Its octets, or the file that has them.
+            media_type: What it is, without parameters.
 
         Raises:
             RubricaProblem: ``unsupported_document`` with a plain reason, and others.
         """
         path = f"/v1/transactions/{transaction_id}/documents/{number}"
-        headers = {"Content-Type": "application/pdf"}
+        headers = {"Content-Type": media_type}
         answer: dict[str, Any] = send(
             lambda: self._http.put(
                 path,

@@ -16,7 +16,7 @@ from rubrica_client.sealing import (
     Context,
     checked_challenge,
     list_sha256,
-    normalized_activation_code,
+    normalized_code,
     normalized_nif,
     normalized_password,
     open_answer,
@@ -77,6 +77,19 @@ class PasswordToken:
     challenge_id: str
     kind: str
     token: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingPIN:
+    """A login that waits for the PIN from the SMS."""
+
+    challenge_id: str
+    reference: str
+    tries: int
+    audience: str
+    nonce: str
+    access_code: bytes = field(repr=False)
+    cs: bytes = field(repr=False)
 
 
 class GateClient:
@@ -169,7 +182,7 @@ class GateClient:
         """Present the activation code from the registration's receipt."""
         cs = self._randomness(CS_BYTES)
         context = Context(purpose="activation-begin", subject=normalized_nif(nif))
-        envelope = self._sealed(context, normalized_activation_code(activation_code), cs)
+        envelope = self._sealed(context, normalized_code(activation_code), cs)
         body = {"nif": nif, "email": email, "envelope": envelope}
         return self._pending("activation", self._post("/v1/activations/begin", body), cs)
 
@@ -190,6 +203,52 @@ class GateClient:
         answer = self._post(f"/v1/{pending.kind}s/complete", body)
         token = open_answer(unbase64url(answer["sealed_token"]), pending.cs, pending.challenge_id)
         return PasswordToken(challenge_id=pending.challenge_id, kind=pending.kind, token=token)
+
+    def begin_pin(self, nif: str, email: str, access_code: str, *, audience: str, nonce: str) -> PendingPIN:
+        """Ask for a PIN.
+
+        Args:
+            nif: As typed.
+            email: The registered address.
+            access_code: Four letters or digits that the citizen chooses for this login.
+            audience: Who asks for the login.
+            nonce: The asker's for this login.
+        """
+        cs, chosen = self._randomness(CS_BYTES), normalized_code(access_code)
+        context = Context(purpose="pin-begin", subject=normalized_nif(nif), client_id=audience)
+        envelope = self._sealed(context, chosen, cs)
+        body = {"nif": nif, "email": email, "audience": audience, "nonce": nonce, "envelope": envelope}
+        answer = self._post("/v1/pins/begin", body)
+        return PendingPIN(
+            challenge_id=answer["challenge_id"],
+            reference=answer["reference"],
+            tries=answer["tries"],
+            audience=audience,
+            nonce=nonce,
+            access_code=chosen,
+            cs=cs,
+        )
+
+    def complete_pin(self, pending: PendingPIN, pin: str) -> str:
+        """Present access code and PIN; gives the identity token for whoever asked.
+
+        Raises:
+            RubricaProblem: ``factor_mismatch``.
+        """
+        context = Context(
+            purpose="pin-complete",
+            subject=pending.nonce,
+            client_id=pending.audience,
+            challenge_id=pending.challenge_id,
+        )
+        body = {
+            "challenge_id": pending.challenge_id,
+            "audience": pending.audience,
+            "nonce": pending.nonce,
+            "envelope": self._sealed(context, pending.access_code + normalized_code(pin), pending.cs),
+        }
+        answer = self._post("/v1/pins/complete", body)
+        return open_answer(unbase64url(answer["sealed_token"]), pending.cs, pending.challenge_id).decode()
 
     def set_password(self, token: PasswordToken, new_password: str) -> None:
         """Set the permanent password."""

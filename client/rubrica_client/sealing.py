@@ -188,6 +188,6 @@ def normalized_password(password: str) -> bytes:
     return unicodedata.normalize("NFKC", password).encode()
 
 
-def normalized_activation_code(code: str) -> bytes:
-    """Upper case, without hyphens and spaces."""
+def normalized_code(code: str) -> bytes:
+    """An activation code, access code or PIN: upper case, without hyphens and spaces."""
     return code.upper().replace("-", "").replace(" ", "").encode()

@@ -16,6 +16,12 @@ NONCE = "nonce-of-this-browser-1"
 _PIN_LINE = re.compile(r"^@\S+ #([2-9B-DF-HJKMNP-TV-Z]{6})$", re.MULTILINE)
 
 
+def pin_in(played: Played, challenge_id: str) -> str:
+    """The PIN in the SMS of a challenge."""
+    (found,) = _PIN_LINE.findall(played.phone.messages[challenge_id][1])
+    return str(found)
+
+
 @dataclass
 class PINVisitor:
     """One browser at the PIN page."""
@@ -35,8 +41,7 @@ class PINVisitor:
     async def pin(self, begun: Begun) -> str:
         """The PIN in the SMS."""
         await self.played.handed_over(begun.challenge_id)
-        (found,) = _PIN_LINE.findall(self.played.phone.messages[begun.challenge_id][1])
-        return str(found)
+        return pin_in(self.played, begun.challenge_id)
 
     async def complete_envelope(self, begun: Begun, pin: str, *, access_code: str = ACCESS_CODE) -> Envelope:
         context = EnvelopeContext(

@@ -30,6 +30,7 @@ def load(name: str) -> Any:
 CANONICAL, KEYS, ENVELOPE = load("canonical"), load("kdf"), load("envelope")
 ITEMS = load("items") + load("references")
 SAP = ec.derive_private_key(int(ENVELOPE["sap_private_key"], 16), ec.SECP256R1())
+MESSAGES = [*ENVELOPE["messages"], *load("envelope_pin")["messages"]]
 POINT = bytes.fromhex(ENVELOPE["sap_public_key"])
 
 
@@ -146,7 +147,7 @@ def opened_by_core(sap_id: str, nonce: bytes, enc: bytes, ciphertext: bytes, mes
     return [opened.secret, opened.companion]
 
 
-@pytest.mark.parametrize("message", ENVELOPE["messages"], ids=lambda message: message["purpose"])
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message["purpose"])
 def test_info_and_recorded_message(message: Any) -> None:
     nonce = bytes.fromhex(message["nonce"])
     assert context_of(message).info(message["sap_id"], nonce).hex() == message["info"]
@@ -157,7 +158,7 @@ def test_info_and_recorded_message(message: Any) -> None:
     assert opened_by_core(message["sap_id"], nonce, enc, ciphertext, message) == secrets
 
 
-@pytest.mark.parametrize("message", ENVELOPE["messages"], ids=lambda message: message["purpose"])
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message["purpose"])
 def test_what_the_client_seals_the_core_opens(message: Any) -> None:
     challenge = Challenge(nonce=bytes.fromhex(message["nonce"]), sap_id=message["sap_id"], sap_public_key=POINT)
     secrets = [bytes.fromhex(secret) for secret in message["secrets"]]
@@ -167,6 +168,10 @@ def test_what_the_client_seals_the_core_opens(message: Any) -> None:
     # By another implementation of HPKE, too.
     suite = Suite(KEM.P256, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
     assert suite.decrypt(enc + ciphertext, SAP, bytes.fromhex(message["info"])).hex() == message["plaintext"]
+
+
+def test_every_purpose_has_a_vector() -> None:
+    assert {message["purpose"] for message in MESSAGES} == set(core_envelope.EnvelopePurpose)
 
 
 @pytest.mark.parametrize(
@@ -209,4 +214,4 @@ def test_the_sealed_answer_opens_for_its_browser_only() -> None:
 def test_normal_forms() -> None:
     assert sealing.normalized_nif(" 12.345.678-z") == "12345678Z"
     assert sealing.normalized_password("n\u0303\uff11") == "ñ1".encode()
-    assert sealing.normalized_activation_code("abcd-2345 efgh-6789") == b"ABCD2345EFGH6789"
+    assert sealing.normalized_code("abcd-2345 efgh-6789") == b"ABCD2345EFGH6789"
