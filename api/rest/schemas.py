@@ -36,9 +36,15 @@ class NewTransactionBody(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     documents: list[NewDocumentBody] = Field(min_length=1, max_length=1000)
-    level: str = Field(default="B-LTA", description="B-B, B-T, B-LT or B-LTA (EN 319 142-1)", max_length=8)
-    format: str = Field(default="pades", max_length=16)
-    packaging: str = Field(default="enveloped", max_length=16)
+    level: str = Field(
+        default="",
+        description="pades: B-B, B-T, B-LT or B-LTA (EN 319 142-1); xades: B-B (EN 319 132-1). The highest by default.",
+        max_length=8,
+    )
+    format: str = Field(default="pades", description="pades or xades", max_length=16)
+    packaging: str = Field(
+        default="enveloped", description="pades: enveloped; xades: enveloped, enveloping or detached", max_length=16
+    )
     algorithm: str = Field(default="ES256", description="ES256 or RS256 (RFC 7518)", max_length=16)
     citizen_nif: str = Field(default="", max_length=20, description="Who is to sign; an agency must say.", repr=False)
     return_url: str = Field(default="", max_length=2000, description="One of those registered, letter by letter.")
@@ -132,7 +138,7 @@ class ReviewDocumentView(BaseModel):
     title: str
     size_bytes: int
     state: DocumentState
-    digest: DigestView | None = Field(description="Over the ByteRange of the prepared document.")
+    digest: DigestView | None = Field(description="Over the ByteRange of the prepared PDF, or of an XML reference.")
     url: str = Field(description="Download, in this browser only.")
 
 

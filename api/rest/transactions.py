@@ -19,11 +19,13 @@ from api.rest.schemas import (
 )
 from api.rest.services import AuthorizationHeader, Calling, IdempotencyKey, Provided, bearer, is_assertion
 from api.storage import StoredId
+from api.transactions.model import PDF, XML
 from api.transactions.service import IdempotentPost, draw_transaction_id
 from authn.client import AuthenticatedClient
-from domain.errors import CallerRefused, MalformedRequest
+from domain.errors import CallerRefused
 
-PDF = "application/pdf"
+ANY = "*/*"
+_EXTENSIONS = {PDF: "pdf", XML: "xml", "text/xml": "xml"}
 
 router = APIRouter(prefix="/v1/transactions", tags=["transactions"])
 
@@ -66,16 +68,22 @@ async def create(
     "/{transaction_id}/documents/{number}",
     responses=responses(401, 404, 409, 410, 413, 422),
     openapi_extra={
-        "requestBody": {"required": True, "content": {PDF: {"schema": {"type": "string", "format": "binary"}}}}
+        "requestBody": {"required": True, "content": {ANY: {"schema": {"type": "string", "format": "binary"}}}}
     },
 )
 async def upload(
     transaction_id: TransactionId, number: Number, request: Request, provided: Provided, calling: Calling
 ) -> DocumentView:
-    """Take a document; what cannot be signed is refused now, with a plain reason."""
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() != PDF:
-        raise MalformedRequest(f"a document comes as {PDF}")
-    return document_view(await provided.transactions.upload(transaction_id, calling, number, request.stream()))
+    """Take a document; what cannot be signed is refused now, with a plain reason.
+
+    The Content-Type says what it is: a PDF for PAdES, XML for an enveloped XML signature, anything for the others. XML
+    signatures repeat it, so that nobody reads the document as something else.
+    """
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    document = await provided.transactions.upload(
+        transaction_id, calling, number, request.stream(), media_type=media_type
+    )
+    return document_view(document)
 
 
 @router.post("/{transaction_id}/submit", responses=responses(401, 404, 409, 410))
@@ -102,27 +110,32 @@ async def status(transaction_id: TransactionId, provided: Provided, calling: Cal
 @router.get(
     "/{transaction_id}/documents/{number}",
     response_class=StreamingResponse,
-    responses={**responses(401, 404), 200: {"content": {PDF: {}}, "description": "The signed document"}},
+    responses={
+        **responses(401, 404),
+        200: {"content": {PDF: {}, XML: {}}, "description": "The signed document, or the detached signature"},
+    },
 )
 async def collect(
     transaction_id: TransactionId, number: Number, provided: Provided, calling: Calling
 ) -> StreamingResponse:
     """The signed document."""
     transaction = await provided.transactions.find(transaction_id, calling)
-    return stream(provided, provided.transactions.signed(transaction, number), f"signed-{number}.pdf")
+    stored_id = provided.transactions.signed(transaction, number)
+    return stream(provided, stored_id, f"signed-{number}", transaction.documents[number - 1].signed_media_type)
 
 
 @router.get(
     "/{transaction_id}/documents/{number}/original",
     response_class=StreamingResponse,
-    responses={**responses(401, 404), 200: {"content": {PDF: {}}, "description": "The document as uploaded"}},
+    responses={**responses(401, 404), 200: {"content": {ANY: {}}, "description": "The document as uploaded"}},
 )
 async def original(
     transaction_id: TransactionId, number: Number, provided: Provided, calling: Calling
 ) -> StreamingResponse:
     """The document as it was uploaded."""
     transaction = await provided.transactions.find(transaction_id, calling)
-    return stream(provided, provided.transactions.original(transaction, number), f"original-{number}.pdf")
+    stored_id = provided.transactions.original(transaction, number)
+    return stream(provided, stored_id, f"original-{number}", transaction.documents[number - 1].media_type)
 
 
 @router.get(
@@ -143,8 +156,9 @@ async def cancel(transaction_id: TransactionId, provided: Provided, calling: Cal
     return Response(status_code=204)
 
 
-def stream(provided: Provided, stored_id: StoredId, name: str) -> StreamingResponse:
+def stream(provided: Provided, stored_id: StoredId, stem: str, media_type: str) -> StreamingResponse:
     """A download; the name is ours, and no browser shows it within our origin."""
+    name = f"{stem}.{_EXTENSIONS.get(media_type, 'bin')}"
     path = provided.store.path(stored_id)
 
     async def octets() -> AsyncIterator[bytes]:
@@ -152,7 +166,7 @@ def stream(provided: Provided, stored_id: StoredId, name: str) -> StreamingRespo
             yield chunk
 
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Length": str(path.stat().st_size)}
-    return StreamingResponse(octets(), media_type=PDF, headers=headers)
+    return StreamingResponse(octets(), media_type=media_type, headers=headers)
 
 
 async def _idempotent(request: Request, key: str) -> IdempotentPost:

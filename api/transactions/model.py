@@ -1,7 +1,7 @@
 """What a transaction is: states, documents, limits, and the cleaned texts that a citizen is shown."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,15 +18,27 @@ from documents.model import (
     Prepared,
     SignatureParts,
     TrustMaterial,
+    XAdESOptions,
 )
 from domain.algorithms import SignatureAlgorithm
 from domain.digests import Digest
 from domain.errors import AlgorithmNotAllowed, MalformedRequest
 from domain.items import TITLE_LIMIT_CHARACTERS, Packaging, SignatureFormat
 
+PDF = "application/pdf"
+XML = "application/xml"
+LEVELS: Mapping[SignatureFormat, tuple[Level, ...]] = {
+    SignatureFormat.PADES: tuple(Level),
+    SignatureFormat.XADES: (Level.B_B,),
+}
+"""On offer, the highest last."""
+PACKAGINGS: Mapping[SignatureFormat, tuple[Packaging, ...]] = {
+    SignatureFormat.PADES: (Packaging.ENVELOPED,),
+    SignatureFormat.XADES: tuple(Packaging),
+}
+
 NIF_CHARACTERS = 9
 MEBIBYTE = 1024 * 1024
-OFFERED = frozenset({(SignatureFormat.PADES, Packaging.ENVELOPED)})
 """What this edge can prepare and finish; the core may build more."""
 EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -80,8 +92,8 @@ class StagingState(StrEnum):
 class DocumentWorker(Protocol):
     """Opens strangers' documents in a limited child process."""
 
-    async def inspect(self, path: Path) -> Inspection:
-        """Check that the document at ``path`` can be signed.
+    async def inspect(self, path: Path, options: XAdESOptions | None = None) -> Inspection:
+        """Check that the document at ``path`` can be signed, as a PDF where there are no ``options``.
 
         Raises:
             UnsupportedDocument: It cannot; the detail says why.
@@ -89,8 +101,8 @@ class DocumentWorker(Protocol):
         """
         ...
 
-    async def prepare(self, source: Path, destination: Path, options: PAdESOptions) -> Prepared:
-        """Write ``source`` with an empty signature to ``destination``.
+    async def prepare(self, source: Path, destination: Path, options: PAdESOptions | XAdESOptions) -> Prepared:
+        """Write ``source``, ready to be signed, to ``destination``.
 
         Raises:
             UnsupportedDocument, DocumentTooLarge: As ``inspect``.
@@ -159,11 +171,15 @@ class Document:
     size_bytes: int = 0
     sha256: bytes | None = None
     """Of the original's octets."""
+    media_type: str = ""
+    """Of the original, without parameters; empty before upload."""
+    signed_media_type: str = PDF
+    """Of what is collected: the document, or the signature beside it."""
     original_id: StoredId | None = None
     prepared_id: StoredId | None = None
     signed_id: StoredId | None = None
     digest: Digest | None = None
-    """What the citizen approves: over the ByteRange of the prepared document."""
+    """What the citizen approves: over the ByteRange of the prepared PDF, or of the reference of an XML signature."""
     prepare_state: bytes | None = None
     parts: SignatureParts | None = None
     level: Level | None = None
@@ -205,6 +221,12 @@ class Transaction:
     tries: int = 0
     documents: tuple[Document, ...] = ()
 
+    def xades_options(self, document: Document, media_type: str) -> XAdESOptions | None:
+        """How ``document`` is signed by XAdES; ``None`` for other formats."""
+        if self.format is not SignatureFormat.XADES:
+            return None
+        return XAdESOptions(packaging=self.packaging, mime_type=media_type, content_name=content_name(document.title))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staging:
@@ -237,20 +259,23 @@ def new_transaction(
 
     Raises:
         MalformedRequest: A title without visible characters, a level, format or packaging that is none of ours.
-        AlgorithmNotAllowed: Not an algorithm, or not a format in this packaging, that is offered.
+        AlgorithmNotAllowed: Not an algorithm, or not a format in this packaging or at this level, that is offered.
     """
     try:
-        parsed = (Level(level), SignatureFormat(signature_format), Packaging(packaging))
+        chosen_format, chosen_packaging = SignatureFormat(signature_format), Packaging(packaging)
+        chosen_level = Level(level) if level else LEVELS[chosen_format][-1]
     except ValueError:
         raise MalformedRequest("level, format or packaging is not one that this service offers") from None
-    if parsed[1:] not in OFFERED:
+    if chosen_packaging not in PACKAGINGS[chosen_format]:
         raise AlgorithmNotAllowed("this format is not offered in this packaging")
+    if chosen_level not in LEVELS[chosen_format]:
+        raise AlgorithmNotAllowed("this format is not offered at this level")
     nif = normalized_nif(citizen_nif)
     return NewTransaction(
         titles=tuple(cleaned_title(title) for title in titles),
-        level=parsed[0],
-        format=parsed[1],
-        packaging=parsed[2],
+        level=chosen_level,
+        format=chosen_format,
+        packaging=chosen_packaging,
         algorithm=SignatureAlgorithm.parse(algorithm),
         citizen_nif=nif,
         return_url=return_url,
@@ -268,6 +293,11 @@ def normalized_nif(nif: str) -> str:
     if nif and len(normalized) != NIF_CHARACTERS:
         raise MalformedRequest(f"a NIF has {NIF_CHARACTERS} letters and digits")
     return normalized
+
+
+def content_name(title: str) -> str:
+    """The name under which a detached signature refers to its document: the title, as far as a file can have it."""
+    return title.replace("/", "_").replace("\\", "_").lstrip(".") or "document"
 
 
 def cleaned_title(title: str) -> str:

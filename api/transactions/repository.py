@@ -10,7 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.storage import Stored, StoredId
 from api.transactions.model import (
+    PDF,
     UNDER_WAY,
+    XML,
     Document,
     DocumentState,
     Staging,
@@ -168,7 +170,7 @@ class TransactionRepository:
 
     # --- documents
 
-    async def received(self, transaction_id: str, number: int, stored: Stored) -> None:
+    async def received(self, transaction_id: str, number: int, stored: Stored, media_type: str) -> None:
         """The original is in the store."""
         await self._update_document(
             transaction_id,
@@ -176,6 +178,7 @@ class TransactionRepository:
             state=DocumentState.RECEIVED.value,
             size_bytes=stored.size_bytes,
             sha256=stored.digest.value,
+            media_type=media_type,
             original_id=stored.stored_id,
         )
 
@@ -198,6 +201,7 @@ class TransactionRepository:
             number,
             to_be_signed=parts.to_be_signed,
             signature=parts.signature,
+            signed_properties=parts.signed_properties,
             chain=[base64.b64encode(certificate).decode() for certificate in parts.chain],
         )
 
@@ -351,21 +355,23 @@ def _transaction(row: Any, rows: Sequence[Any]) -> Transaction:
         receipt=row.receipt,
         failure_code=row.failure_code,
         tries=row.tries,
-        documents=tuple(_document(document) for document in rows),
+        documents=tuple(_document(document, SignatureFormat(row.format)) for document in rows),
     )
 
 
-def _document(row: Any) -> Document:
+def _document(row: Any, signature_format: SignatureFormat) -> Document:
     parts = None
     if row.signature is not None:
         chain = tuple(base64.b64decode(certificate) for certificate in row.chain)
-        parts = SignatureParts(row.to_be_signed, row.signature, chain)
+        parts = SignatureParts(row.to_be_signed, row.signature, chain, row.signed_properties or b"")
     return Document(
         number=row.number,
         title=row.title,
         state=DocumentState(row.state),
         size_bytes=row.size_bytes,
         sha256=row.sha256,
+        media_type=row.media_type,
+        signed_media_type=XML if signature_format is SignatureFormat.XADES else PDF,
         original_id=row.original_id,
         prepared_id=row.prepared_id,
         signed_id=row.signed_id,

@@ -15,12 +15,15 @@ Who may do what, with which proof:
 """
 
 import asyncio
+import base64
+import binascii
 import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from urllib.parse import urlencode, urlsplit
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -71,6 +74,11 @@ class Cookie:
     value: str = field(repr=False)
     max_age_seconds: int
 
+    @property
+    def header(self) -> str:
+        """The value of ``Set-Cookie`` (RFC 6265bis)."""
+        return f"{self.name}={self.value}; Max-Age={self.max_age_seconds}; Path=/; Secure; HttpOnly; SameSite=lax"
+
 
 @dataclass(frozen=True, slots=True)
 class Review:
@@ -81,6 +89,8 @@ class Review:
     """To be set, where the request is new."""
     may_approve: bool
     """Whether this browser may go on to the gate."""
+    same_browser: bool = False
+    """Whether it is the one that opened the living or last request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +140,28 @@ class Approvals:
         transaction, staging = await self._by_link(link_token)
         if transaction.state is TransactionState.OPEN:
             raise StateConflict("the documents are not complete yet")
+        same_browser = staging is not None and _holds(staging, cookies)
         if transaction.state not in REVIEWABLE:
-            return Review(transaction, cookie=None, may_approve=False)
+            return Review(transaction, cookie=None, may_approve=False, same_browser=same_browser)
         if transaction.expires <= self._clock.now():
             raise RequestExpired("the transaction has expired")
         if staging is not None and staging.expires > self._clock.now():
             state = (await self._activation.request_state(staging.request_id)).state
-            same_browser = _holds(staging, cookies)
             if same_browser and state is RequestState.STAGED:
-                return Review(transaction, cookie=None, may_approve=True)
+                return Review(transaction, cookie=None, may_approve=True, same_browser=True)
             if not same_browser and state in {RequestState.APPROVED, RequestState.SIGNED}:
                 raise StateConflict("this was approved in another browser; go on there")
         return await self._stage(transaction)
+
+    async def seen(self, link_token: str, cookies: Mapping[str, str]) -> Review:
+        """The transaction as it is; nothing is prepared or staged.
+
+        Raises:
+            NotFound: No such link.
+        """
+        transaction, staging = await self._by_link(link_token)
+        same_browser = staging is not None and _holds(staging, cookies)
+        return Review(transaction, cookie=None, may_approve=False, same_browser=same_browser)
 
     async def document(self, link_token: str, number: int, cookies: Mapping[str, str]) -> tuple[StoredId, Document]:
         """What this browser may download: the very bytes that are to be signed, afterwards the signed ones.
@@ -218,7 +238,7 @@ class Approvals:
 
     async def _stage(self, transaction: Transaction) -> Review:
         transaction_id = transaction.transaction_id
-        prepared = [await self._prepare(document) for document in transaction.documents]
+        prepared = [await self._prepare(transaction, document) for document in transaction.documents]
         used = False
         try:
             verifier = self._randomness(SECRET_BYTES)
@@ -250,7 +270,8 @@ class Approvals:
         if now is None:
             raise NotFound("no such link")
         max_age_seconds = max(0, int((staged.expires - self._clock.now()).total_seconds()))
-        return Review(now, Cookie(COOKIE_PREFIX + staged.request_id, value, max_age_seconds), may_approve=True)
+        cookie = Cookie(COOKIE_PREFIX + staged.request_id, value, max_age_seconds)
+        return Review(now, cookie, may_approve=True, same_browser=True)
 
     async def _staged(self, transaction: Transaction, prepared: list[Prepared], verifier: bytes) -> StagedRequest:
         transaction_id = transaction.transaction_id
@@ -276,13 +297,15 @@ class Approvals:
             )
         return staged
 
-    async def _prepare(self, document: Document) -> tuple[Prepared, StoredId]:
+    async def _prepare(self, transaction: Transaction, document: Document) -> tuple[Prepared, StoredId]:
         if document.original_id is None:
             raise NotFound("a document is gone")
         scratch = self._store.scratch()
         try:
             # The signing time of a PDF stands in the signed bytes, so it is set when the citizen begins to read.
-            options = PAdESOptions(signing_time=self._clock.now())
+            options = transaction.xades_options(document, document.media_type) or PAdESOptions(
+                signing_time=self._clock.now()
+            )
             prepared = await self._worker.prepare(self._store.path(document.original_id), scratch, options)
             return prepared, await self._store.keep(scratch)
         finally:
@@ -295,12 +318,40 @@ class Approvals:
                 algorithm=transaction.algorithm.value,
                 format=transaction.format.value,
                 packaging=transaction.packaging.value,
-                digests=(ready.digest,),
+                digests=() if ready.references else (ready.digest,),
+                references=ready.references,
                 title=document.title,
+                fields=ready.fields,
             )
             for document, ready in zip(transaction.documents, prepared, strict=True)
         ]
         return [certificate_item(transaction.algorithm.key_type), *documents]
+
+
+def onward_url(transaction: Transaction) -> str:
+    """The agency's own address with what it needs to know, or nothing where there is none or it is too early."""
+    if not transaction.return_url:
+        return ""
+    if transaction.result_token:
+        told = {"result": transaction.result_token}
+    elif transaction.state is TransactionState.FAILED:
+        told = {"error": transaction.failure_code}
+    else:
+        return ""
+    separator = "&" if urlsplit(transaction.return_url).query else "?"
+    return f"{transaction.return_url}{separator}{urlencode(told)}"
+
+
+def parsed_code(text: str) -> bytes:
+    """The code of a return address.
+
+    Raises:
+        MalformedRequest: Not base64url.
+    """
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error):
+        raise MalformedRequest("this is not a code of ours") from None
 
 
 def _holds(staging: Staging, cookies: Mapping[str, str]) -> bool:

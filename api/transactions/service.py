@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.storage import DocumentStore, StoredId
 from api.transactions.model import (
+    PDF,
     UNAPPROVED,
     Document,
     DocumentState,
@@ -28,6 +29,7 @@ from authn.client import AuthenticatedClient
 from domain.clock import Clock
 from domain.errors import IdempotencyConflict, MalformedRequest, NotFound, NotPermitted, RequestExpired, StateConflict
 from domain.ids import Randomness, new_id
+from domain.items import SignatureFormat
 
 LINK_BYTES = 32
 AGENCY_RIGHTS = frozenset({"sign", "name_citizen"})
@@ -162,10 +164,20 @@ class Transactions:
             raise NotFound("no such transaction")
         return transaction
 
-    async def upload(self, transaction_id: str, caller: Caller, number: int, stream: AsyncIterator[bytes]) -> Document:
+    async def upload(
+        self, transaction_id: str, caller: Caller, number: int, stream: AsyncIterator[bytes], *, media_type: str = PDF
+    ) -> Document:
         """Take a document's octets and try at once whether they can be signed.
 
+        Args:
+            transaction_id: Where to.
+            caller: Who asks.
+            number: Which document.
+            stream: Its octets.
+            media_type: What they are, without parameters; a PDF for PAdES, XML for an enveloped XML signature.
+
         Raises:
+            MalformedRequest: Another media type than this transaction signs.
             NotFound: No such transaction or number.
             StateConflict: The transaction takes no more documents.
             DocumentTooLarge: Over the caller's limit.
@@ -174,17 +186,20 @@ class Transactions:
         transaction = await self.find(transaction_id, caller)
         document = _document(transaction, number)
         self._must_be_open(transaction)
+        if transaction.format is SignatureFormat.PADES and media_type != PDF:
+            raise MalformedRequest(f"a document for a PAdES signature comes as {PDF}")
         limit_bytes = self._limits.document_bytes(transaction.client_id)
         stored = await self._store.write(stream, limit_bytes=limit_bytes)
         kept = False
         try:
-            await self._worker.inspect(self._store.path(stored.stored_id))
+            options = transaction.xades_options(document, media_type)
+            await self._worker.inspect(self._store.path(stored.stored_id), options)
             async with self._engine.begin() as connection:
                 repository = TransactionRepository(connection)
                 now = await repository.by_id(transaction_id, lock=True)
                 if now is None or now.state is not TransactionState.OPEN:
                     raise StateConflict("this transaction takes no more documents")
-                await repository.received(transaction_id, number, stored)
+                await repository.received(transaction_id, number, stored, media_type)
                 document = _document(now, number)
             kept = True
         finally:

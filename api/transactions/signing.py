@@ -194,7 +194,7 @@ class Signing:
             for item in answer.items:
                 # Item 0 is the certificate: its signature is the authority's business.
                 if item.item_number > 0 and item.state is SignedState.SIGNED:
-                    parts = SignatureParts(item.to_be_signed, item.signature, item.chain)
+                    parts = SignatureParts(item.to_be_signed, item.signature, item.chain, item.signed_properties)
                     await repository.signature(transaction_id, item.item_number, parts)
             if answer.result_token:
                 await repository.set_outcome(transaction_id, answer.result_token, answer.receipt)

@@ -38,6 +38,7 @@ from documents.model import (
     Prepared,
     SignatureParts,
     TrustMaterial,
+    XAdESOptions,
 )
 from domain.digests import Digest
 from domain.errors import TimestampUnavailable, UnsupportedDocument
@@ -64,13 +65,15 @@ class TextWorker:
         self.finish_fails: list[Exception] = []
         self.finished = 0
 
-    async def inspect(self, path: Path) -> Inspection:
+    async def inspect(self, path: Path, options: XAdESOptions | None = None) -> Inspection:
+        assert options is None, "text is signed as PDF"
         data = await asyncio.to_thread(path.read_bytes)
         if not data.startswith(b"%PDF"):
             raise UnsupportedDocument("this is not a PDF")
         return Inspection(1, 0, encrypted=False, size_bytes=len(data))
 
-    async def prepare(self, source: Path, destination: Path, options: PAdESOptions) -> Prepared:
+    async def prepare(self, source: Path, destination: Path, options: PAdESOptions | XAdESOptions) -> Prepared:
+        assert isinstance(options, PAdESOptions), "text is signed as PDF"
         prepared = (
             await asyncio.to_thread(source.read_bytes) + b"prepared at " + options.signing_time.isoformat().encode()
         )

@@ -266,7 +266,7 @@ async def test_a_title_without_anything_to_see_is_refused(tmp_path: Path) -> Non
     [
         ({"level": "B-Z"}, "malformed_request"),
         ({"format": "cades"}, "malformed_request"),
-        ({"format": "xades"}, "algorithm_not_allowed"),
+        ({"format": "xades", "level": "B-LTA"}, "algorithm_not_allowed"),
         ({"packaging": "around"}, "malformed_request"),
         ({"packaging": "detached"}, "algorithm_not_allowed"),
         ({"algorithm": "HS256"}, "algorithm_not_allowed"),
