@@ -6,7 +6,7 @@ import time
 import httpx
 
 WAIT_SECONDS = 30.0
-_ORIGIN_LINE = re.compile(r"^@\S+ #([0-9]{6,8})$", re.MULTILINE)
+_ORIGIN_LINE = re.compile(r"^@\S+ #([0-9A-Z]{6,8})$", re.MULTILINE)
 """The last line of an SMS with a code: "Origin-bound one-time codes delivered via SMS" (WICG)."""
 
 

@@ -19,8 +19,8 @@ class CoreSettings(ProcessSettings):
     state_dir: Path
     """Holds the lock file; ours alone."""
     sockets_dir: Path
-    """``edge/core.sock``, ``gate/core.sock``, ``operator/core.sock``: one per caller class, in folders closed to others
-    (0700)."""
+    """``edge/core.sock``, ``gate/core.sock``, ``operator/core.sock``, ``auditor/core.sock``: one per caller class, in
+    folders closed to others (0700)."""
 
     database_url: Annotated[str, Field(pattern=r"^(sqlite\+aiosqlite:///.+|postgresql\+asyncpg://.+)")]
     database_password_file: Path | None = None

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from audit.entries import EvidenceState, Result
+from audit.log import EventTag
 from domain.errors import by_code
+from rubrica.audit_files import COLUMNS
 from rubrica.cli import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,6 +43,17 @@ def test_each_setting_is_documented_and_nothing_else_is(process: str) -> None:
     settings = getattr(importlib.import_module(f"rubrica.settings.{process}"), SETTINGS[process])
 
     assert sorted(settings.model_fields) == sorted(documented)
+
+
+def test_what_auditors_read_is_documented() -> None:
+    text = (DOCS / "auditor.md").read_text(encoding="utf-8")
+    tables = rows("auditor.md")
+    members = [name for cells in tables for name in re.findall(r"`(\w+)`", cells[0])]
+    for words in (EventTag, EvidenceState, COLUMNS):
+        assert {str(word) for word in words} <= set(members)
+    assert all(f"`{result}`" in text for result in Result)
+    described = text[text.index("## An entry") : text.index("| `evidence` | Meaning")]
+    assert set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\|(.*?)\|", described, re.MULTILINE)))) == set(COLUMNS)
 
 
 def test_each_page_is_in_the_contents_and_decisions_have_no_gaps() -> None:
