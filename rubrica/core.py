@@ -19,6 +19,9 @@ import audit.log
 import authn.tables
 import signer.tables
 from audit.log import Log
+from audit.proto import audit_pb2_grpc
+from audit.reading import LogReader
+from audit.service import AuditorServicer
 from authn.agencies import WEB, Caller, CallerRegister, ClientAuthenticator, Right
 from authn.challenge import Challenges
 from authn.columns import ColumnCipher
@@ -27,6 +30,7 @@ from authn.messages.sms import HTTPGatewayConfig, HTTPSMSGateway, SMSGateway
 from authn.messages.texts import SMSTexts
 from authn.otp.challenges import OTPChallenges
 from authn.otp.grants import Grants
+from authn.otp.sending import CodeSender
 from authn.password.change import PasswordChange
 from authn.password.factor import PasswordFactors
 from authn.password.notices import BlockNotices
@@ -54,6 +58,7 @@ from signer.activation import Activation
 from signer.approvals import Approvals
 from signer.credentials import Credentials
 from signer.epochs import Epochs
+from signer.evidence import ApprovalEvidence
 from signer.newborn import NewbornKeys
 from signer.proto import signer_pb2_grpc
 from signer.refusals import Refusals
@@ -93,6 +98,7 @@ class Core:
     engine: AsyncEngine
     vault: Vault
     log: Log
+    reader: LogReader
     activation: Activation
     signing: Signing
     challenges: Challenges
@@ -203,6 +209,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
     stretcher = Stretcher(queue_limit=settings.argon2_queue_limit)
     factors = PasswordFactors(vault, stretcher, clock)
     otp = OTPChallenges(engine, vault, challenges, factors, leaves, clock)
+    code_sender = CodeSender(otp, outbox, leaves)
     grants = Grants(engine=engine, challenges=challenges, otp=otp, register=register, log=leaves, clock=clock)
     codes = SealedActivationCodes(vault, clock)
     await factors.make_decoys(engine, parameters)
@@ -221,6 +228,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
         vault=vault,
         clock=clock,
         log=leaves,
+        reader=LogReader(engine, ApprovalEvidence()),
         challenges=challenges,
         stretcher=stretcher,
         factors=factors,
@@ -236,7 +244,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
             otp=otp,
             budget=PINBudget(clock),
             sessions=sessions,
-            outbox=outbox,
+            sender=code_sender,
             texts=texts,
             audiences=frozenset({WEB}),
         ),
@@ -266,7 +274,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
             factors=factors,
             otp=otp,
             grants=grants,
-            outbox=outbox,
+            sender=code_sender,
             texts=texts,
             parameters=parameters,
         ),
@@ -280,6 +288,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
             factors=factors,
             otp=otp,
             grants=grants,
+            sender=code_sender,
             outbox=outbox,
             texts=texts,
             parameters=parameters,
@@ -297,6 +306,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
             stretcher=stretcher,
             factors=factors,
             otp=otp,
+            sender=code_sender,
             outbox=outbox,
             texts=texts,
             requests=requests,
@@ -426,8 +436,13 @@ def _for_operator(core: Core, server: grpc.aio.Server) -> None:
     signer_pb2_grpc.add_CredentialOperationsServicer_to_server(CredentialOperationsServicer(core.revocation), server)
 
 
+def _for_auditor(core: Core, server: grpc.aio.Server) -> None:
+    audit_pb2_grpc.add_AuditorServicer_to_server(AuditorServicer(core.reader), server)
+
+
 _SERVICES: dict[str, Callable[[Core, grpc.aio.Server], None]] = {
     "edge": _for_edge,
     "gate": _for_gate,
     "operator": _for_operator,
+    "auditor": _for_auditor,
 }

@@ -31,6 +31,7 @@ from authn.otp.challenges import (
     OTPPurpose,
     new_challenge_id,
 )
+from authn.otp.sending import CodeSender
 from authn.password.factor import PasswordFactors, Reservation
 from authn.password.stretch import Stretcher
 from authn.registration.citizens import Citizen, CitizenRegister, normalise_nif
@@ -124,6 +125,7 @@ class Activation:
         stretcher: Stretcher,
         factors: PasswordFactors,
         otp: OTPChallenges,
+        sender: CodeSender,
         outbox: Outbox,
         texts: SMSTexts,
         requests: Requests,
@@ -143,6 +145,7 @@ class Activation:
         self._stretcher = stretcher
         self._factors = factors
         self._otp = otp
+        self._sender = sender
         self._outbox = outbox
         self._texts = texts
         self._requests = requests
@@ -434,7 +437,13 @@ class Activation:
         content = CapsuleContent.KEY if material.refusal is None else CapsuleContent.REASON
         plaintext = material.wrapped if material.refusal is None else self._randomness(material.size_bytes)
         fresh = await self._otp.fill(
-            content, plaintext if right else None, size_bytes=material.size_bytes, cid=cid, bind=bind, cs=cs
+            content,
+            plaintext if right else None,
+            size_bytes=material.size_bytes,
+            cid=cid,
+            expires=expires,
+            bind=bind,
+            cs=cs,
         )
         pending = PendingApproval(
             cid=cid,
@@ -449,52 +458,35 @@ class Activation:
             expires=expires,
         )
         documents = [item for item in staged.items if item.purpose is Purpose.SIGN]
+        text = self._texts.sign(
+            agency=staged.client_name,
+            count=len(documents),
+            title=documents[0].title,
+            reference=fresh.reference,
+            otp=fresh.otp,
+            minutes=OTP_LIFE_MINUTES,
+        )
+        failure: dict[str, str | int] = {"factor": "password", "tested": int(reservation.tested)}
         # 8 · One commit: the challenge, the attempt given back, the message into the outbox, the leaf.
         async with self._engine.begin() as connection:
             await self._register.require_generation(connection, citizen)
             await self._factors.settle(connection, reservation, right=right)
-            challenge = await self._otp.store(
+            await self._approvals.add_pending(connection, pending)
+            begun = await self._sender.send(
                 connection,
                 fresh,
-                cid=cid,
                 purpose=OTPPurpose.SIGN,
-                bind=bind,
-                expires=expires,
-                generation=generation,
-                envelope_sha256=envelope.sha256(),
-                citizen_id=citizen_id,
+                envelope=envelope,
+                citizen=citizen,
+                text=text,
+                facts={"request": staged.id, "client": staged.client_id},
+                failure=None if right else failure,
                 factor_id=reservation.factor.id,
-                real=right,
                 request_id=staged.id,
             )
-            await self._approvals.add_pending(connection, pending)
-            text = self._texts.sign(
-                agency=staged.client_name,
-                count=len(documents),
-                title=documents[0].title,
-                reference=challenge.reference,
-                otp=fresh.otp,
-                minutes=OTP_LIFE_MINUTES,
-            )
-            phone = citizen.phone if citizen else ""
-            await self._outbox.put(
-                connection, message_id=cid, phone=phone, text=text, expires=expires, repeatable=True, void=not right
-            )
-            facts: dict[str, str | int | bytes | None] = {
-                "purpose": "sign",
-                "cid": cid,
-                "request": staged.id,
-                "client": staged.client_id,
-            }
-            if right:
-                event = Event(tag=EventTag.OTP_SENT, pid=citizen.pid if citizen else None, facts=facts)
-            else:
-                failed = {**facts, "factor": "password", "tested": int(reservation.tested)}
-                event = Event(tag=EventTag.AUTH_FAIL, pid=citizen.pid if citizen else None, facts=failed)
-            await self._log.append(connection, event)
         # 9 · The core itself hands the message over.
-        self._outbox.wake()
-        return Begun(cid, expires, challenge.reference)
+        self._sender.wake()
+        return begun
 
     async def _tell_reason(self, challenge: OTPChallenge, envelope: Envelope, citizen: Citizen, refusal: str) -> None:
         async with self._engine.begin() as connection:

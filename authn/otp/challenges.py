@@ -131,8 +131,11 @@ class OTPChallenge:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FreshCapsule:
-    """A capsule before it is stored, and the code that opens it (absent where nothing does)."""
+    """A capsule before it is stored, and the code that opens it, if anything does."""
 
+    cid: ChallengeId
+    expires: datetime
+    reference: str
     otp: str
     capsule: bytes
     version: int
@@ -192,7 +195,8 @@ class OTPChallenges:
         plaintext: bytes | None,
         *,
         size_bytes: int,
-        cid: str,
+        cid: ChallengeId,
+        expires: datetime,
         bind: bytes,
         cs: bytes,
         form: CodeForm = SIX_DIGITS,
@@ -205,6 +209,7 @@ class OTPChallenges:
             plaintext: ``None`` makes a capsule that nothing opens.
             size_bytes: Length of the plaintext, real or not.
             cid: The challenge's id.
+            expires: Its end.
             bind: Hash of everything that the approval is bound to.
             cs: The browser's secret.
             form: What the code is made of.
@@ -213,30 +218,26 @@ class OTPChallenges:
         version = self._vault.current_version(MACKey.CAPSULE)
         otp = form.draw(await self._vault.random(16))
         inner = await self._vault.mac(MACKey.CAPSULE, "otp", cid, bind, chosen + otp, version=version)
-        if plaintext is None:
-            return FreshCapsule(otp, unopenable(size_bytes), version, content)
-        return FreshCapsule(otp, seal(kdf(Label.OTP, inner, cs), plaintext, bind), version, content)
+        sealed = unopenable(size_bytes) if plaintext is None else seal(kdf(Label.OTP, inner, cs), plaintext, bind)
+        return FreshCapsule(cid, expires, reference_code(bind), otp, sealed, version, content)
 
     async def store(
         self,
         connection: AsyncConnection,
         fresh: FreshCapsule,
         *,
-        cid: ChallengeId,
         purpose: OTPPurpose,
-        bind: bytes,
-        expires: datetime,
         generation: int,
         envelope_sha256: bytes,
         citizen_id: CitizenId | None,
         factor_id: str | None,
         real: bool,
-        request_id: RequestId | None = None,
-        resends: int = RESENDS,
-    ) -> OTPChallenge:
+        request_id: RequestId | None,
+        resends: int,
+    ) -> None:
         """Write the challenge in the caller's transaction; one row."""
         row = {
-            "id": cid,
+            "id": fresh.cid,
             "purpose": purpose.value,
             "request_id": request_id,
             "citizen_id": citizen_id,
@@ -244,8 +245,8 @@ class OTPChallenges:
             "real": real,
             "generation": generation,
             "content": fresh.content.value,
-            "reference": reference_code(bind),
-            "expires": expires,
+            "reference": fresh.reference,
+            "expires": fresh.expires,
             "left": OTP_TRIES,
             "capsule": fresh.capsule,
             "capsule_version": fresh.version,
@@ -255,7 +256,6 @@ class OTPChallenges:
             "resend_from": self._clock.now() + timedelta(seconds=60),
         }
         await connection.execute(sa.insert(otp_challenge).values(**row))
-        return _challenge({**row, "completed_by_sha256": None, "answer": None})
 
     async def answered(self, envelope: Envelope) -> OTPChallenge | None:
         """The challenge that this very BEGIN envelope made before."""

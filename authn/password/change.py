@@ -23,6 +23,7 @@ from authn.otp.challenges import (
     new_challenge_id,
 )
 from authn.otp.grants import Grants, grant_binding
+from authn.otp.sending import CodeSender
 from authn.password.factor import VAULT_SECRET_SIZE_BYTES, PasswordFactors, Reservation
 from authn.password.stretch import Stretcher, StretchParameters
 from authn.registration.activation import checked_password
@@ -58,6 +59,7 @@ class PasswordChange:
         factors: PasswordFactors,
         otp: OTPChallenges,
         grants: Grants,
+        sender: CodeSender,
         outbox: Outbox,
         texts: SMSTexts,
         parameters: StretchParameters,
@@ -74,6 +76,7 @@ class PasswordChange:
         self._factors = factors
         self._otp = otp
         self._grants = grants
+        self._sender = sender
         self._outbox = outbox
         self._texts = texts
         self._parameters = parameters
@@ -169,34 +172,27 @@ class PasswordChange:
             cs_sha256=hashlib.sha256(cs).digest(),
         )
         fresh = await self._otp.fill(
-            CapsuleContent.SECRET, vault_secret, size_bytes=VAULT_SECRET_SIZE_BYTES, cid=cid, bind=bind, cs=cs
+            CapsuleContent.SECRET,
+            vault_secret,
+            size_bytes=VAULT_SECRET_SIZE_BYTES,
+            cid=cid,
+            expires=expires,
+            bind=bind,
+            cs=cs,
         )
-        pid = citizen.pid if citizen else None
+        failure: dict[str, str | int] = {"factor": "password", "tested": int(reservation.tested)}
         async with self._engine.begin() as connection:
             await self._register.require_generation(connection, citizen)
             await self._factors.settle(connection, reservation, right=right)
-            challenge = await self._otp.store(
+            begun = await self._sender.send(
                 connection,
                 fresh,
-                cid=cid,
                 purpose=OTPPurpose.PASSWORD_CHANGE,
-                bind=bind,
-                expires=expires,
-                generation=generation,
-                envelope_sha256=envelope.sha256(),
-                citizen_id=citizen.id if citizen else None,
+                envelope=envelope,
+                citizen=citizen,
+                text=self._texts.password_change(reference=fresh.reference, otp=fresh.otp, minutes=OTP_LIFE_MINUTES),
+                failure=None if right else failure,
                 factor_id=reservation.factor.id,
-                real=right,
             )
-            text = self._texts.password_change(reference=challenge.reference, otp=fresh.otp, minutes=OTP_LIFE_MINUTES)
-            phone = citizen.phone if citizen else ""
-            await self._outbox.put(
-                connection, message_id=cid, phone=phone, text=text, expires=expires, repeatable=True, void=not right
-            )
-            facts: dict[str, str | int | bytes | None] = {"purpose": "password-change", "cid": cid}
-            if not right:
-                facts |= {"factor": "password", "tested": int(reservation.tested)}
-            tag = EventTag.OTP_SENT if right else EventTag.AUTH_FAIL
-            await self._log.append(connection, Event(tag=tag, pid=pid, facts=facts))
-        self._outbox.wake()
-        return Begun(cid, expires, challenge.reference)
+        self._sender.wake()
+        return begun

@@ -18,7 +18,6 @@ from audit.log import Event, EventTag, Log
 from authn.challenge import Challenges
 from authn.envelope import Envelope, EnvelopeContext, EnvelopePurpose
 from authn.locks import NamedLocks
-from authn.messages.outbox import Outbox
 from authn.messages.texts import SMSTexts
 from authn.otp.challenges import (
     Begun,
@@ -30,6 +29,7 @@ from authn.otp.challenges import (
     new_challenge_id,
 )
 from authn.otp.grants import GrantedToken, grant_binding
+from authn.otp.sending import CodeSender
 from authn.pin.budget import PIN_LIFE, PIN_LIFE_MINUTES, PINBudget
 from authn.registration.activation import same_email
 from authn.registration.citizens import Citizen, CitizenRegister, normalise_nif
@@ -64,7 +64,7 @@ class PINLogin:
         otp: OTPChallenges,
         budget: PINBudget,
         sessions: Sessions,
-        outbox: Outbox,
+        sender: CodeSender,
         texts: SMSTexts,
         audiences: frozenset[str],
     ) -> None:
@@ -76,7 +76,7 @@ class PINLogin:
         self._otp = otp
         self._budget = budget
         self._sessions = sessions
-        self._outbox = outbox
+        self._sender = sender
         self._texts = texts
         self._audiences = audiences
         self._locks = NamedLocks()
@@ -170,6 +170,7 @@ class PINLogin:
             record,
             size_bytes=RECORD_SIZE_BYTES,
             cid=cid,
+            expires=expires,
             bind=bind,
             cs=cs,
             form=PIN,
@@ -180,36 +181,20 @@ class PINLogin:
             refusal = await self._budget.refusal(connection, citizen_id)
             if refusal is not None:
                 fresh = replace(fresh, capsule=unopenable(RECORD_SIZE_BYTES))
-            challenge = await self._otp.store(
+            begun = await self._sender.send(
                 connection,
                 fresh,
-                cid=cid,
                 purpose=OTPPurpose.PIN,
-                bind=bind,
-                expires=expires,
-                generation=citizen.generation if citizen else 0,
-                envelope_sha256=envelope.sha256(),
-                citizen_id=citizen_id,
-                factor_id=None,
-                real=refusal is None,
+                envelope=envelope,
+                citizen=citizen,
+                text=self._texts.pin(reference=fresh.reference, otp=fresh.otp, minutes=PIN_LIFE_MINUTES),
+                facts={"client": audience},
+                failure=None if refusal is None else {"reason": refusal},
                 # A second message would be one more against the budget: whoever needs it begins again.
                 resends=0,
             )
-            await self._outbox.put(
-                connection,
-                message_id=cid,
-                phone=citizen.phone if citizen else "",
-                text=self._texts.pin(reference=challenge.reference, otp=fresh.otp, minutes=PIN_LIFE_MINUTES),
-                expires=expires,
-                void=refusal is not None,
-            )
-            facts: dict[str, str | int | bytes | None] = {"purpose": "pin", "cid": cid, "client": audience}
-            if refusal is not None:
-                facts["reason"] = refusal
-            tag = EventTag.OTP_SENT if refusal is None else EventTag.AUTH_FAIL
-            await self._log.append(connection, Event(tag=tag, pid=citizen.pid if citizen else None, facts=facts))
-        self._outbox.wake()
-        return Begun(cid, expires, challenge.reference)
+        self._sender.wake()
+        return begun
 
     async def _log_in(
         self, login: Login, challenge: OTPChallenge, citizen: Citizen | None, envelope: Envelope, sealed: bytes

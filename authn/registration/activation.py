@@ -19,7 +19,6 @@ from audit.types import UTCDateTime
 from authn.challenge import Challenges
 from authn.envelope import Envelope, EnvelopeContext, EnvelopePurpose
 from authn.locks import NamedLocks
-from authn.messages.outbox import Outbox
 from authn.messages.texts import SMSTexts
 from authn.otp.challenges import (
     OTP_LIFE,
@@ -31,6 +30,7 @@ from authn.otp.challenges import (
     new_challenge_id,
 )
 from authn.otp.grants import Grants, grant_binding
+from authn.otp.sending import CodeSender
 from authn.password.factor import VAULT_SECRET_SIZE_BYTES, PasswordFactors
 from authn.password.policy import check, normalise
 from authn.password.stretch import StretchParameters
@@ -160,7 +160,7 @@ class PasswordActivation:
         factors: PasswordFactors,
         otp: OTPChallenges,
         grants: Grants,
-        outbox: Outbox,
+        sender: CodeSender,
         texts: SMSTexts,
         parameters: StretchParameters,
         randomness: Randomness = secrets.token_bytes,
@@ -174,7 +174,7 @@ class PasswordActivation:
         self._factors = factors
         self._otp = otp
         self._grants = grants
-        self._outbox = outbox
+        self._sender = sender
         self._texts = texts
         self._parameters = parameters
         self._randomness = randomness
@@ -240,39 +240,29 @@ class PasswordActivation:
             expires=expires,
             cs_sha256=hashlib.sha256(cs).digest(),
         )
-        plaintext = self._randomness(VAULT_SECRET_SIZE_BYTES) if right else None
         fresh = await self._otp.fill(
-            CapsuleContent.SECRET, plaintext, size_bytes=VAULT_SECRET_SIZE_BYTES, cid=cid, bind=bind, cs=cs
+            CapsuleContent.SECRET,
+            self._randomness(VAULT_SECRET_SIZE_BYTES) if right else None,
+            size_bytes=VAULT_SECRET_SIZE_BYTES,
+            cid=cid,
+            expires=expires,
+            bind=bind,
+            cs=cs,
         )
-        pid = citizen.pid if citizen else None
         async with self._engine.begin() as connection:
             await self._register.require_generation(connection, citizen)
             await self._codes.settle(connection, row, right=right)
-            challenge = await self._otp.store(
+            begun = await self._sender.send(
                 connection,
                 fresh,
-                cid=cid,
                 purpose=OTPPurpose.ACTIVATION,
-                bind=bind,
-                expires=expires,
-                generation=generation,
-                envelope_sha256=envelope.sha256(),
-                citizen_id=citizen.id if citizen else None,
-                factor_id=None,
-                real=right,
+                envelope=envelope,
+                citizen=citizen,
+                text=self._texts.activation(reference=fresh.reference, otp=fresh.otp, minutes=OTP_LIFE_MINUTES),
+                failure=None if right else {"factor": "activation_code"},
             )
-            text = self._texts.activation(reference=challenge.reference, otp=fresh.otp, minutes=OTP_LIFE_MINUTES)
-            phone = citizen.phone if citizen else ""
-            await self._outbox.put(
-                connection, message_id=cid, phone=phone, text=text, expires=expires, repeatable=True, void=not right
-            )
-            facts: dict[str, str | int | bytes | None] = {"purpose": "activation", "cid": cid}
-            if not right:
-                facts["factor"] = "activation_code"
-            tag = EventTag.OTP_SENT if right else EventTag.AUTH_FAIL
-            await self._log.append(connection, Event(tag=tag, pid=pid, facts=facts))
-        self._outbox.wake()
-        return Begun(cid, expires, challenge.reference)
+        self._sender.wake()
+        return begun
 
 
 def normalise_code(typed: str) -> str:
