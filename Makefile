@@ -9,8 +9,9 @@ WORKERS := 2
 
 SIGN :=
 OUT :=
-LEVEL := B-LTA
+LEVEL :=
 FORMAT := pades
+PACKAGING := enveloped
 ALGORITHM := ES256
 
 .PHONY: help
@@ -29,8 +30,9 @@ demo: export RUBRICA_DEMO_SIGN := $(value SIGN)
 demo: export RUBRICA_DEMO_OUT := $(value OUT)
 demo: export RUBRICA_DEMO_LEVEL := $(value LEVEL)
 demo: export RUBRICA_DEMO_FORMAT := $(value FORMAT)
+demo: export RUBRICA_DEMO_PACKAGING := $(value PACKAGING)
 demo: export RUBRICA_DEMO_ALGORITHM := $(value ALGORITHM)
-demo: provision ## a citizen signs: SIGN=in.pdf OUT=out.pdf LEVEL=B-LTA FORMAT=pades ALGORITHM=ES256
+demo: provision ## a citizen signs: SIGN=in.pdf OUT=out.pdf LEVEL=B-LTA FORMAT=pades|xades PACKAGING=… ALGORITHM=ES256
 	@$(BIN)/rubrica demo
 
 .PHONY: up

@@ -88,14 +88,18 @@ def up() -> None:
 def demo(
     sign: Annotated[str, typer.Option(envvar="RUBRICA_DEMO_SIGN", help="The file to sign; a sample without it.")] = "",
     out: Annotated[str, typer.Option(envvar="RUBRICA_DEMO_OUT", help="Where to put the signed file.")] = "",
-    level: Annotated[str, typer.Option(envvar="RUBRICA_DEMO_LEVEL", help="B-B, B-T, B-LT or B-LTA.")] = "B-LTA",
-    format_: Annotated[str, typer.Option("--format", envvar="RUBRICA_DEMO_FORMAT", help="pades.")] = "pades",
+    level: Annotated[str, typer.Option(envvar="RUBRICA_DEMO_LEVEL", help="B-B, B-T, B-LT or B-LTA; the highest.")] = "",
+    format_: Annotated[str, typer.Option("--format", envvar="RUBRICA_DEMO_FORMAT", help="pades or xades.")] = "pades",
+    packaging: Annotated[
+        str, typer.Option(envvar="RUBRICA_DEMO_PACKAGING", help="enveloped; xades also enveloping or detached.")
+    ] = "enveloped",
     algorithm: Annotated[str, typer.Option(envvar="RUBRICA_DEMO_ALGORITHM", help="ES256 or RS256.")] = "ES256",
 ) -> None:
     """Let a citizen sign a document, from registration to validation."""
     from rubrica.demo import main
 
-    raise typer.Exit(main(sign=sign, out=out, level=level, format_name=format_, algorithm=algorithm))
+    status = main(sign=sign, out=out, level=level, format_name=format_, packaging=packaging, algorithm=algorithm)
+    raise typer.Exit(status)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import mimetypes
 import os
 import secrets
 import sys
@@ -18,12 +19,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from rich.console import Console
 
+from api.transactions.model import LEVELS, PACKAGINGS, PDF, XML, cleaned_title, content_name
 from authn.client import RegistryClient
 from certs.pki.trust import write_trust_anchors
 from documents.model import Level
 from domain.algorithms import SignatureAlgorithm
 from domain.assurance import RegistrationLevel
 from domain.clock import SystemClock
+from domain.digests import Digest
 from domain.errors import AlgorithmNotAllowed, RubricaError
 from domain.items import Packaging, SignatureFormat
 from rubrica.children import StartFailed
@@ -45,8 +48,6 @@ if TYPE_CHECKING:
     from documents.model import SignatureReport
 
 SIGNING_SECONDS = 120.0
-FORMATS = (SignatureFormat.PADES,)
-"""What the demo makes."""
 RETURN_URL = "https://sede.example/vuelta"
 _NIF_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
 """Real Decreto 1553/2005 art. 11: the letter is the number modulo 23."""
@@ -67,19 +68,25 @@ class Order:
     """``None``: in the folder of this run."""
     level: Level
     format: SignatureFormat
+    packaging: Packaging
     algorithm: SignatureAlgorithm
 
     @classmethod
-    def parse(cls, *, sign: str, out: str, level: str, format_name: str, algorithm: str) -> "Order":
+    def parse(cls, *, sign: str, out: str, level: str, format_name: str, packaging: str, algorithm: str) -> "Order":
         """Check what was asked for.
 
         Raises:
             Refused: Something is none of ours.
         """
-        if level not in set(Level):
-            raise Refused(f"the level must be one of {', '.join(Level)}, not '{level}'")
-        if format_name not in FORMATS:
-            raise Refused(f"the format must be {' or '.join(FORMATS)}, not '{format_name}'")
+        if format_name not in set(SignatureFormat):
+            raise Refused(f"the format must be {' or '.join(SignatureFormat)}, not '{format_name}'")
+        chosen_format = SignatureFormat(format_name)
+        levels, packagings = LEVELS[chosen_format], PACKAGINGS[chosen_format]
+        level = level or levels[-1]
+        if level not in levels:
+            raise Refused(f"the level must be one of {', '.join(levels)}, not '{level}'")
+        if packaging not in packagings:
+            raise Refused(f"the packaging must be one of {', '.join(packagings)}, not '{packaging}'")
         try:
             chosen = SignatureAlgorithm.parse(algorithm)
         except AlgorithmNotAllowed as error:
@@ -92,7 +99,20 @@ class Order:
             raise Refused(f"{out} is a folder; name a file for the signed document")
         if output is not None and document is not None and output.exists() and output.samefile(document):
             raise Refused("the signed file must not replace the document")
-        return cls(document, output, Level(level), SignatureFormat(format_name), chosen)
+        return cls(document, output, Level(level), chosen_format, Packaging(packaging), chosen)
+
+    @property
+    def extension(self) -> str:
+        """Of the signed file."""
+        return {SignatureFormat.PADES: "pdf", SignatureFormat.XADES: "xml"}[self.format]
+
+    def media_type(self, document: Path) -> str:
+        """What ``document`` is: the format says it, or its name."""
+        if self.format is SignatureFormat.PADES:
+            return PDF
+        if self.packaging is Packaging.ENVELOPED or document.suffix.lower() == ".xml":
+            return XML
+        return mimetypes.guess_type(document.name)[0] or "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +159,15 @@ class Steps:
         self._console.print(line, markup=False)
 
 
-def main(*, sign: str, out: str, level: str, format_name: str, algorithm: str) -> int:
+def main(*, sign: str, out: str, level: str, format_name: str, packaging: str, algorithm: str) -> int:
     """Run the demo; 0 only if the signature validates."""
     keep_loopback_direct()
     # Make gives the time at which it was called, so that provisioning counts.
     steps = Steps(float(os.environ.get("RUBRICA_DEMO_STARTED") or time.time()))
     try:
-        order = Order.parse(sign=sign, out=out, level=level, format_name=format_name, algorithm=algorithm)
+        order = Order.parse(
+            sign=sign, out=out, level=level, format_name=format_name, packaging=packaging, algorithm=algorithm
+        )
         steps.done("packages and environment are there")
         result = asyncio.run(_run(order, steps))
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -252,18 +274,21 @@ class Demo:
             Refused: The document was not signed, or the signature does not validate.
         """
         order, steps = self._order, self._steps
-        document = order.document or _write_sample(self._folder / "sample.pdf")
+        detached = order.packaging is Packaging.DETACHED
+        document = order.document or _write_sample(self._folder / f"sample.{order.extension}")
         nonce = secrets.token_hex(16)
         created = agency.create(
-            [NewDocument(document.stem or "documento")],
+            # A detached signature refers to its document by the title, so that is to be the file's whole name.
+            [NewDocument(document.name if detached else document.stem or "documento")],
             citizen_nif=self._citizen.nif,
             level=order.level,
             algorithm=order.algorithm,
             format=order.format,
+            packaging=order.packaging,
             return_url=RETURN_URL,
             nonce=nonce,
         )
-        agency.upload(created.id, 1, document)
+        agency.upload(created.id, 1, document, media_type=order.media_type(document))
         agency.submit(created.id)
         steps.done(f"{document.name} submitted by the agency")
         with CitizenBrowser(self._token_key) as browser:
@@ -284,7 +309,8 @@ class Demo:
         steps.done("signed file, result token and receipt collected; both tokens verify")
         trust = self._folder / "trust"
         write_trust_anchors(trust, self._running.pki)
-        report = _validate(output, trust)
+        content = self._keep_content(agency, created.id, document) if detached else None
+        report = _validate(output, trust, content)
         self._check(report, claims)
         steps.done(f"validated by EN 319 102-1: {report.indication}, {report.level}")
         return {
@@ -292,18 +318,18 @@ class Demo:
             "output": str(output),
             "format": order.format.value,
             "level": report.level,
-            "packaging": Packaging.ENVELOPED.value,
+            "packaging": order.packaging.value,
             "algorithm": order.algorithm.value,
             "indication": report.indication,
             "certificate_serial": report.certificate_serial,
             "trust_anchors": str(trust),
-            "content": None,
+            "content": str(content) if content else None,
             "receipt": str(receipt),
             "seconds": round(steps.seconds, 2),
         }
 
     def _collect(self, agency: AgencyClient, transaction_id: str, document: Path) -> Path:
-        output = self._order.output or self._folder / f"{document.stem}-signed.pdf"
+        output = self._order.output or self._folder / f"{document.stem}-signed.{self._order.extension}"
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=output.parent, delete=False) as file:
@@ -313,6 +339,13 @@ class Demo:
         except OSError as error:
             raise Refused(f"{output} cannot be written: {error.strerror}") from error
         return output
+
+    def _keep_content(self, agency: AgencyClient, transaction_id: str, document: Path) -> Path:
+        """The signed octets, under the name by which the detached signature refers to them."""
+        path = self._folder / "content" / content_name(cleaned_title(document.name))
+        path.parent.mkdir()
+        path.write_bytes(agency.original(transaction_id, 1))
+        return path
 
     def _wait(self, agency: AgencyClient, transaction_id: str) -> dict[str, Any]:
         ends = time.monotonic() + SIGNING_SECONDS
@@ -344,15 +377,17 @@ class Demo:
             raise Refused("the receipt names another certificate than the signature")
 
 
-def _validate(output: Path, trust: Path) -> "SignatureReport":
+def _validate(output: Path, trust: Path, content: Path | None) -> "SignatureReport":
     from documents.validate import validate
 
     # pyHanko tells its log of each certificate whose issuer it had to look for.
     logging.getLogger("pyhanko").setLevel(logging.CRITICAL)
 
+    digest = Digest.of(content.read_bytes()) if content else None
     with output.open("rb") as file:
+        report = validate(file, load_trust(trust, crls=True), SystemClock().now(), content=digest)
         # The last signature is ours; what stood there before is not the demo's to judge.
-        return validate(file, load_trust(trust, crls=True), SystemClock().now()).signatures[-1]
+        return report.signatures[-1]
 
 
 def _run_folder(var: Path) -> Path:
@@ -378,6 +413,11 @@ def _check_readable(document: Path) -> None:
 
 
 def _write_sample(path: Path) -> Path:
+    if path.suffix == ".xml":
+        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        text = f'<?xml version="1.0" encoding="UTF-8"?>\n<solicitud fecha="{now}">Solicitud de ejemplo</solicitud>\n'
+        path.write_text(text, encoding="utf-8")
+        return path
     text = f"BT /F1 16 Tf 72 740 Td (Solicitud de ejemplo, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC) Tj ET"
     objects = (
         "<< /Type /Catalog /Pages 2 0 R >>",
