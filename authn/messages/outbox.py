@@ -127,8 +127,10 @@ class Outbox:
 
     async def wait(self, seconds: float) -> None:
         """Return when woken, or after ``seconds``."""
+        # Not wait_for: on Python 3.11 it swallows a cancellation that comes together with the event.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
         self._woken.clear()
 
     def open(self, message_id: str, destination: bytes, body: bytes) -> tuple[str, str]:
