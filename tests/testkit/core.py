@@ -22,7 +22,7 @@ from authn.envelope import Envelope, EnvelopeContext, EnvelopePurpose
 from authn.messages.outbox import MessageState, message
 from authn.otp.challenges import Begun
 from authn.sealing import Label, kdf, unseal
-from certs.issuer import CitizenSubject, IssuedCertificate, RevocationReason
+from certs.issuer import CitizenSubject, IssuedCertificate, OrganisationSubject, RevocationReason
 from domain import canonical
 from domain.algorithms import KeyType
 from domain.clock import Clock, SystemClock
@@ -71,7 +71,9 @@ class InProcessIssuer:
         self.fault: Exception | None = None
         self.before_answer: asyncio.Event | None = None
 
-    async def issue(self, csr: bytes, subject: CitizenSubject, *, idempotency_key: str) -> IssuedCertificate:
+    async def issue(
+        self, csr: bytes, subject: CitizenSubject | OrganisationSubject, *, idempotency_key: str
+    ) -> IssuedCertificate:
         if self.fault is not None:
             raise self.fault
         self.issued += 1

@@ -19,8 +19,8 @@ from authn.client import CallersClient, CoreFault, FactorsClient
 from documents.model import FetchKind
 from domain.digests import Digest
 from domain.errors import DependencyUnavailable, DocumentTooLarge, FactorLocked, NotFound, TimestampUnavailable
-from rubrica.trust import load_trust
 from rubrica.serving import core_channel
+from rubrica.trust import load_trust
 from signer.client import SignatureActivationClient
 from tests.testkit.core_simulator import CoreSimulator
 from tests.testkit.pki import InMemoryPKI
