@@ -24,7 +24,7 @@ PAGE_LIMIT_BYTES = 1024 * 1024
 CHUNK = 250
 SCAN_LIMIT = 2000
 """Rows that one page looks at: with a rare filter a page may come back empty and not at the end."""
-APPROVAL_WINDOW = timedelta(days=1)
+APPROVAL_WINDOW = timedelta(hours=2)
 """How long before a signature its approval may be; it lives an hour at most."""
 SETTLE_SECONDS = 5.0
 SETTLE_PAUSE_SECONDS = 0.01
@@ -85,19 +85,21 @@ class LogReader:
         scanned = size = 0
         async with self._engine.connect() as connection:
             horizon = await _horizon(connection)
-            while scanned < SCAN_LIMIT:
+        while scanned < SCAN_LIMIT:
+            # A connection for each chunk: with SQLite there is one, and citizens wait for it.
+            async with self._engine.connect() as connection:
                 rows = await _rows(connection, wanted, after, horizon)
                 entries = await self._entries(connection, rows)
-                for entry in entries:
-                    if _takes(wanted, entry):
-                        if len(found) == limit or (found and size + len(entry.leaf.encoded) > PAGE_LIMIT_BYTES):
-                            return Page(found, after, at_end=False)
-                        found.append(entry)
-                        size += len(entry.leaf.encoded)
-                    after = entry.position
-                scanned += len(rows)
-                if len(rows) < CHUNK:
-                    return Page(found, max(after, horizon), at_end=True)
+            for entry in entries:
+                if _takes(wanted, entry):
+                    if len(found) == limit or (found and size + len(entry.leaf.encoded) > PAGE_LIMIT_BYTES):
+                        return Page(found, after, at_end=False)
+                    found.append(entry)
+                    size += len(entry.leaf.encoded)
+                after = entry.position
+            scanned += len(rows)
+            if len(rows) < CHUNK:
+                return Page(found, max(after, horizon), at_end=True)
         return Page(found, after, at_end=False)
 
     async def entry(self, leaf_id: str) -> Entry:

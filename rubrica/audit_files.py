@@ -89,7 +89,7 @@ def as_line(entry: Entry) -> str:
         f"{entry.leaf.result.value:<7}",
         f"citizen {entry.leaf.pid.hex()[:12]}" if entry.leaf.pid is not None else "",
         f"agency {entry.agency}" if entry.agency else "",
-        " ".join(part for part in (entry.format, entry.packaging) if part),
+        " ".join(part for part in (entry.format or entry.purpose, entry.packaging) if part),
         f"proved by {entry.proved_by}" if entry.proved_by else "",
         *(f"{digest.algorithm.value} {digest.value.hex()}" for digest in entry.digests),
         f"certificate {entry.certificate_serial}" if entry.certificate_serial else "",

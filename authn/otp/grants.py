@@ -24,6 +24,8 @@ from domain.ids import ChallengeId, CitizenId, Randomness
 
 GRANT_LIFE = timedelta(minutes=10)
 TOKEN_SIZE_BYTES = 32
+FACTORS = {OTPPurpose.ACTIVATION: "activation-code+sms", OTPPurpose.PASSWORD_CHANGE: "password+sms"}
+"""What proved the citizen, as auditors read it."""
 
 token_grant = sa.Table(
     "token_grant",
@@ -127,7 +129,7 @@ class Grants:
                         expires=expires,
                     )
                 )
-                facts = {"cid": challenge.id, "purpose": purpose.value}
+                facts = {"cid": challenge.id, "purpose": purpose.value, "factors": FACTORS[purpose]}
                 await self._log.append(connection, Event(tag=EventTag.AUTH_OK, pid=citizen.pid, facts=facts))
             return GrantedToken(sealed, expires)
 
