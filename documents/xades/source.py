@@ -37,6 +37,7 @@ ELEMENT_LIMIT = 500_000
 BROKEN = "the XML is broken: it is not well-formed; please make the file again and send the new one"
 TOO_DEEP = f"the XML is nested more than {DEPTH_LIMIT} levels deep"
 TOO_LARGE = f"the XML is larger than {XML_LIMIT_BYTES // (1024 * 1024)} MiB"
+NO_XML = "the file is not an XML document"
 NO_DTD = "the XML has a document type or entities of its own (DOCTYPE); please send it without"
 OUTSIDE = "the XML takes in other files or style sheets (XInclude, xml-stylesheet, XSLT); please send it without them"
 ENCODING = "the XML is not in UTF-8, US-ASCII or ISO-8859-1, or says otherwise than it is; please save it as UTF-8"
@@ -142,7 +143,7 @@ def scan(data: bytes, *, depth_limit: int = DEPTH_LIMIT) -> Source:
     """
     # XML appendix F: octets that begin so are of an encoding in which markup is not ASCII.
     if not data.removeprefix(_UTF8_MARK).lstrip(b" \t\r\n").startswith(b"<") or b"\0" in data:
-        raise UnsupportedDocument(ENCODING if data[:2] in {b"\xfe\xff", b"\xff\xfe", b"<\0", b"\0<"} else BROKEN)
+        raise UnsupportedDocument(ENCODING if data[:2] in {b"\xfe\xff", b"\xff\xfe", b"<\0", b"\0<"} else NO_XML)
     watcher = _Watcher(depth_limit)
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.XmlDeclHandler = watcher.declaration

@@ -50,7 +50,8 @@ EMAIL = "maria@example.org"
 LOST = "lost"
 """A fault: the call is carried out and its answer lost."""
 
-SignItem = Callable[[Item], tuple[bytes, bytes, tuple[bytes, ...]]]
+SignItem = Callable[[Item], tuple[Any, ...]]
+"""Gives what was signed, the value, the chain and, for XAdES, the signed properties."""
 
 
 def sign_plainly(item: Item) -> tuple[bytes, bytes, tuple[bytes, ...]]:
@@ -247,9 +248,14 @@ class CoreSimulator:
         item = staged.items[number]
         if item.purpose is Purpose.CERTIFICATE:
             return signer_pb2.SignedItem(item_number=number, state="SKIPPED")
-        to_be_signed, signature, chain = self.sign_item(item)
+        to_be_signed, signature, chain, *properties = self.sign_item(item)
         return signer_pb2.SignedItem(
-            item_number=number, state="SIGNED", to_be_signed=to_be_signed, signature=signature, chain=chain
+            item_number=number,
+            state="SIGNED",
+            to_be_signed=to_be_signed,
+            signature=signature,
+            chain=chain,
+            signed_properties=properties[0] if properties else b"",
         )
 
     # --- authorisation

@@ -104,6 +104,7 @@ class DSS:
         *,
         online: str | None = None,
         content: bytes | None = None,
+        content_name: str = "content",
         suffix: str = "pdf",
     ) -> Verdict:
         """Validate ``signed`` by DSS's default policy.
@@ -114,6 +115,7 @@ class DSS:
             trust: Folder whose ``root.pem`` is the only trust anchor.
             online: Scheme, host and port that DSS may ask; without it, it sees the ``*.crl`` of ``trust`` only.
             content: What was signed, where the signature is detached from it.
+            content_name: The file's name, which DSS compares with the one that the signature refers to.
             suffix: Of the kept file's name.
 
         Raises:
@@ -126,8 +128,8 @@ class DSS:
         file.write_bytes(signed)
         job = {"file": str(file), "trust": str(trust), "online": online, "reports": str(folder)}
         if content is not None:
-            (folder / "content").write_bytes(content)
-            job["content"] = str(folder / "content")
+            (folder / content_name).write_bytes(content)
+            job["content"] = str(folder / content_name)
         return _verdict(self._ask(job), folder)
 
     def _ask(self, job: dict[str, str | None]) -> dict[str, Any]:

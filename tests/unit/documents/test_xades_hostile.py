@@ -14,6 +14,7 @@ from documents.xades.source import (
     ELEMENT_LIMIT,
     ENCODING,
     NO_DTD,
+    NO_XML,
     OUTSIDE,
     TOO_DEEP,
     XML_LIMIT_BYTES,
@@ -66,7 +67,7 @@ def hostile(secret: str, url: str) -> dict[str, tuple[bytes, str]]:
         "a prefix that nobody declared": ("<x:a/>", BROKEN),
         "two roots": ("<a/><b/>", BROKEN),
         "not closed": ("<a><b></a>", BROKEN),
-        "no XML": ("Hola", BROKEN),
+        "no XML": ("Hola", NO_XML),
         "UTF-7": ('<?xml version="1.0" encoding="UTF-7"?>+ADwAYQA+-', ENCODING),
         "EBCDIC by name": ('<?xml version="1.0" encoding="cp037"?><a/>', ENCODING),
         "Shift-JIS": ('<?xml version="1.0" encoding="Shift_JIS"?><a/>', ENCODING),
@@ -78,7 +79,7 @@ def hostile(secret: str, url: str) -> dict[str, tuple[bytes, str]]:
         "UTF-32": ("<!DOCTYPE a><a/>".encode("utf-32-le"), ENCODING),
         "Latin-1 that says UTF-8": ("<a>ñ</a>".encode("latin-1"), BROKEN),
         "overlong UTF-8": (b"<a>\xc0\xbc</a>", BROKEN),
-        "a zero": (b"<a>\0</a>", BROKEN),
+        "a zero": (b"<a>\0</a>", NO_XML),
         "too large": (b"<a>" + b" " * XML_LIMIT_BYTES + b"</a>", "bytes"),
     }
     return {**{name: (text.encode(), why) for name, (text, why) in texts.items()}, **octets}
