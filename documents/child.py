@@ -27,7 +27,9 @@ from documents.model import (
     Inspection,
     Level,
     LevelNotReached,
+    Outline,
     PAdESOptions,
+    PageImage,
     Prepared,
     SignatureParts,
     TrustMaterial,
@@ -233,6 +235,24 @@ class DocumentWorker:
             "limit_bytes": self._child.file_bytes,
         }
         return await self._run(ValidationReport, "validate", path, arguments, fetch=fetch)
+
+    async def outline(self, path: Path) -> Outline:
+        """What can be shown of the file at ``path``; see ``documents.preview``.
+
+        Raises:
+            UnsupportedDocument, DocumentTooLarge, Busy: As ``inspect``.
+        """
+        return await self._run(Outline, "outline", path, {"limit_bytes": self._child.file_bytes})
+
+    async def preview(self, path: Path, number: int) -> PageImage:
+        """Page ``number`` of the PDF at ``path``, from 1, as a picture.
+
+        Raises:
+            NotFound: No such page.
+            UnsupportedDocument, DocumentTooLarge, Busy: As ``inspect``.
+        """
+        arguments = {"number": number, "limit_bytes": self._child.file_bytes}
+        return await self._run(PageImage, "preview", path, arguments)
 
     async def _run(
         self,

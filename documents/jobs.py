@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, BinaryIO
 
-from documents import wire
+from documents import preview, wire
 from documents.model import (
     FetchKind,
     Level,
@@ -182,6 +182,14 @@ def _validate(document: BinaryIO, arguments: dict[str, Any], channel: Channel) -
     )
 
 
+def _outline(document: BinaryIO, arguments: dict[str, Any], _channel: Channel) -> object:
+    return preview.outline(document, arguments["limit_bytes"])
+
+
+def _preview(document: BinaryIO, arguments: dict[str, Any], _channel: Channel) -> object:
+    return preview.render(document, arguments["number"], arguments["limit_bytes"])
+
+
 _JOBS: Mapping[str, Callable[[BinaryIO, dict[str, Any], Channel], object]] = {
     "inspect": _inspect,
     "inspect_xml": _inspect_xml,
@@ -191,4 +199,6 @@ _JOBS: Mapping[str, Callable[[BinaryIO, dict[str, Any], Channel], object]] = {
     "finish_xml": _finish_xml,
     "extend": _extend,
     "validate": _validate,
+    "outline": _outline,
+    "preview": _preview,
 }

@@ -140,6 +140,44 @@ class Inspection:
     size_bytes: int
 
 
+class Unseen(StrEnum):
+    """What a document holds that no picture of its pages shows."""
+
+    SCRIPT = "script"
+    ATTACHMENTS = "attachments"
+    SIGNATURES = "signatures"
+    """Earlier signatures."""
+    FURTHER_PAGES = "further_pages"
+    """More than a preview has."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutlinePage:
+    """One page; measures in points."""
+
+    width: int
+    height: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What can be shown of a document before it is signed."""
+
+    page_count: int
+    pages: tuple[OutlinePage, ...]
+    text: str
+    """Of XML, indented."""
+    unseen: tuple[Unseen, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PageImage:
+    """A page as people see it."""
+
+    png: bytes = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class SignatureReport:
     """One signature of a validated document (EN 319 102-1 words)."""

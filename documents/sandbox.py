@@ -24,7 +24,7 @@ from types import FrameType, ModuleType
 
 import pyseccomp
 
-from documents import wire
+from documents import preview, wire
 from documents.jobs import Channel, OutOfTime
 from documents.model import PAdESOptions, TrustMaterial, XAdESOptions
 from documents.pades import trust
@@ -120,6 +120,7 @@ def preload() -> None:
     moment = datetime.now(UTC)
     prepare(document, PAdESOptions(signing_time=moment))
     validate(document, TrustMaterial(()), moment)
+    preview.warm_up(document)
     options = XAdESOptions(packaging=Packaging.ENVELOPED, mime_type="application/xml")
     xades_prepare.prepare(BytesIO(b"<a/>"), options)
     validate(BytesIO(b"<a/>"), TrustMaterial(()), moment)

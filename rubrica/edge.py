@@ -20,6 +20,8 @@ from api.transactions.seals import Sealer, load_key
 from api.transactions.service import Transactions
 from api.transactions.signing import Signing
 from api.transactions.tables import metadata
+from api.web.routes import UPLOADS, faces, install
+from api.web.services import Web, make_look
 from authn.client import CallersClient
 from documents.child import DocumentWorker, WorkerLimits
 from domain.clock import Clock, SystemClock
@@ -79,13 +81,14 @@ async def build(settings: EdgeSettings, clock: Clock | None = None) -> AsyncIter
         largest = max(limits.citizen_bytes, limits.agency_bytes)
         worker = await stack.enter_async_context(DocumentWorker(clock, WorkerLimits(document_bytes=largest)))
         activation = SignatureActivationClient(channel)
+        trust = load_trust(settings.trust_dir)
         signing = Signing(
             engine,
             store,
             sealer,
             activation,
             worker,
-            trust=load_trust(settings.trust_dir),
+            trust=trust,
             fetch=fetch,
             clock=clock,
         )
@@ -120,8 +123,21 @@ async def build(settings: EdgeSettings, clock: Clock | None = None) -> AsyncIter
             asyncio.create_task(_resume(signing, settings.resume_seconds)),
             asyncio.create_task(_keep_house(transactions, store, clock)),
         ]
+        web = Web(
+            transactions=transactions,
+            approvals=approvals,
+            store=store,
+            viewer=worker,
+            trust=trust,
+            fetch=fetch,
+            clock=clock,
+            gate_url=settings.gate_url,
+        )
+        look = make_look()
+        app = create_app(services, faces=faces(look), uploads=UPLOADS)
+        install(app, web, look)
         try:
-            yield create_app(services)
+            yield app
         finally:
             for loop in loops:
                 loop.cancel()

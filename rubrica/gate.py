@@ -5,6 +5,7 @@ from pathlib import Path
 
 from api.gate.app import create_app
 from api.gate.endpoints import Relays
+from api.gate.pages import token_key_jwk
 from authn.client import FactorsClient
 from rubrica.logs import configure_logs
 from rubrica.serving import core_answers, core_channel, serve
@@ -17,14 +18,16 @@ def run(settings_path: Path | None) -> None:
 
     Raises:
         pydantic.ValidationError: The settings are wrong.
-        OSError: The address cannot be used.
+        ValueError: The token key is not what it should be.
+        OSError: The address or a file cannot be used.
     """
     settings = GateSettings.load(settings_path)
     configure_logs(settings.log_level)
-    asyncio.run(_serve(settings))
+    token_key = token_key_jwk(settings.token_key_file.read_bytes()) if settings.token_key_file else None
+    asyncio.run(_serve(settings, token_key))
 
 
-async def _serve(settings: GateSettings) -> None:
+async def _serve(settings: GateSettings, token_key: dict[str, str] | None) -> None:
     async with core_channel(settings.core_socket) as channel:
         relays = Relays(authorisation=SignatureAuthorisationClient(channel), factors=FactorsClient(channel))
-        await serve(create_app(relays, lambda: core_answers(channel)), settings)
+        await serve(create_app(relays, lambda: core_answers(channel), token_key=token_key), settings)

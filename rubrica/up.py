@@ -108,11 +108,10 @@ class Supervisor:
         folder, url = self._generation.folder, self._generation.url
         self._write_settings()
         # All at once, for most of the time goes into loading. Whoever needs another waits for it in its readiness; only
-        # the edge reads at its start what the PKI gives out.
+        # the edge reads at its start what the PKI gives out, and the gate the core's key.
         outcomes = await asyncio.gather(
             self._start("inbox", lambda: _answers(f"{url('inbox')}/messages.json")),
-            self._start("core", self._token_key_is_known),
-            self._start("gate", lambda: _answers(f"{url('gate')}/readyz")),
+            self._start_core_and_gate(),
             self._start_pki_and_edge(),
             return_exceptions=True,
         )
@@ -144,6 +143,10 @@ class Supervisor:
             left = max(ends - time.monotonic(), 0.5)
             children = [self._children.pop(name) for name in group if name in self._children]
             await asyncio.gather(*(child.stop(within_seconds=left) for child in children))
+
+    async def _start_core_and_gate(self) -> None:
+        await self._start("core", self._token_key_is_known)
+        await self._start("gate", lambda: _answers(f"{self._generation.url('gate')}/readyz"))
 
     async def _start_pki_and_edge(self) -> None:
         url = self._generation.url
@@ -203,7 +206,12 @@ class Supervisor:
                 "client_audience": url("edge"),
                 "sms_url": f"{url('inbox')}/messages",
             },
-            "gate": {**listen["gate"], "core_socket": sockets / "gate" / "core.sock", "public_url": url("gate")},
+            "gate": {
+                **listen["gate"],
+                "core_socket": sockets / "gate" / "core.sock",
+                "public_url": url("gate"),
+                "token_key_file": folder / "tok.pem",
+            },
             "edge": {
                 **listen["edge"],
                 "core_socket": sockets / "edge" / "core.sock",
@@ -350,10 +358,13 @@ async def _keep_up(console: Console, say: Say) -> int:
 
 def _show(console: Console, running: Running) -> None:
     console.print(
+        f"  sign a document     {running.edge}/\n"
+        f"  check a signature   {running.edge}/validate\n"
+        f"  activate, password  {running.gate}/\n"
+        f"  SMS that went out   {running.inbox} (a page; messages.json for programs)\n"
         f"  edge   {running.edge}\n"
         f"  gate   {running.gate}\n"
         f"  PKI    {running.pki}\n"
-        f"  SMS    {running.inbox} (a page; messages.json for programs)\n"
         f"  state  {running.state} (logs in log/, trust anchors in trust/)",
         markup=False,
     )

@@ -1,6 +1,6 @@
 """The gate as an ASGI application: no cookies, no CORS, no database, no state."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.types import Scope
 
 from api import problems
-from api.gate import endpoints
+from api.gate import endpoints, pages
 from api.gate.endpoints import Relays
 from api.middleware import AccessLog, BodyLimit, SecurityHeaders
 from api.problems import LastResort, responses
@@ -25,13 +25,20 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-def create_app(relays: Relays, ready: Callable[[], Awaitable[None]], lifespan: Lifespan | None = None) -> FastAPI:
+def create_app(
+    relays: Relays,
+    ready: Callable[[], Awaitable[None]],
+    lifespan: Lifespan | None = None,
+    *,
+    token_key: Mapping[str, str] | None = None,
+) -> FastAPI:
     """The application.
 
     Args:
         relays: Clients of the core.
         ready: Raises ``DependencyUnavailable`` while the core does not answer.
         lifespan: What runs beside the requests.
+        token_key: The core's TOK key as JWK, which pages pin; without it there are no pages.
     """
 
     @asynccontextmanager
@@ -65,6 +72,10 @@ def create_app(relays: Relays, ready: Callable[[], Awaitable[None]], lifespan: L
         await ready()
         return Health()
 
+    if token_key is not None:
+        app.state.look, app.state.token_key = pages.make_look(), token_key
+        app.include_router(app.state.look.assets.router())
+        app.include_router(pages.router)
     problems.install(app)
 
     def limit_bytes(_scope: Scope) -> int:

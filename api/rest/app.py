@@ -1,6 +1,7 @@
 """The edge as an ASGI application."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
@@ -14,6 +15,8 @@ from api.rest.schemas import Health
 from api.rest.services import Provided, Services
 
 JSON_LIMIT_BYTES = 256 * 1024
+FORM_LIMIT_BYTES = 1024 * 1024 * 1024
+"""A form that is too long is read and thrown away: a browser shows no answer to what it could not send to its end."""
 
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 
@@ -33,8 +36,21 @@ async def readyz(provided: Provided) -> Health:
     return Health()
 
 
-def create_app(services: Services, lifespan: Lifespan | None = None) -> FastAPI:
-    """The application around ``services``; ``lifespan`` starts and ends what runs beside the requests."""
+def create_app(
+    services: Services,
+    lifespan: Lifespan | None = None,
+    *,
+    faces: Sequence[APIRouter] = (),
+    uploads: AbstractSet[str] = frozenset(),
+) -> FastAPI:
+    """The application.
+
+    Args:
+        services: What it works with.
+        lifespan: Starts and ends what runs beside the requests.
+        faces: Further routes; they see a request first.
+        uploads: Paths of theirs to which documents are posted; they set their own limit within the outer one.
+    """
 
     @asynccontextmanager
     async def running(_app: FastAPI) -> AsyncIterator[None]:
@@ -54,13 +70,15 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for router in (transactions.router, browser.router, _health):
+    for router in (*faces, transactions.router, browser.router, _health):
         app.include_router(router)
     problems.install(app)
     upload_bytes = max(services.transactions.limits.agency_bytes, services.transactions.limits.citizen_bytes)
 
     def limit_bytes(scope: Scope) -> int:
         # How much a document may have depends on whose it is, and is checked while it is read; this is the outer wall.
+        if scope["path"] in uploads:
+            return FORM_LIMIT_BYTES
         return upload_bytes if scope["method"] == "PUT" else JSON_LIMIT_BYTES
 
     app.add_middleware(BodyLimit, limit_bytes=limit_bytes)

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -21,6 +23,8 @@ from rubrica.demo import RETURN_URL, Citizen
 from rubrica.phone import Phone
 from rubrica.state import Running, operator_channel
 from rubrica_client import AgencyClient, CitizenBrowser, GateClient, NewDocument
+
+T = TypeVar("T")
 
 START_SECONDS = 90.0
 
@@ -69,7 +73,7 @@ class Service:
                 )
             return done.activation_code
 
-        return person, asyncio.run(enter())
+        return person, _run(enter())
 
     def citizen(self, level: RegistrationLevel = RegistrationLevel.ADVANCED) -> Activated:
         """A citizen with a password."""
@@ -94,7 +98,7 @@ class Service:
                     return_urls=[RETURN_URL],
                 )
 
-        asyncio.run(enter())
+        _run(enter())
         return AgencyClient(self.running.edge, client_id, key)
 
     def submit(
@@ -154,6 +158,12 @@ class Service:
                     os.kill(int(child), signal.SIGKILL)
                     return
         raise AssertionError(f"{name} does not run")
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """In a thread of its own: a browser's driver keeps this one's event loop."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 @contextlib.contextmanager

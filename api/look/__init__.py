@@ -1,0 +1,1 @@
+"""What the pages of edge and gate share: frame, style sheet, languages, hashed assets. Knows neither of them."""

@@ -1,0 +1,23 @@
+"""All pages of the edge, in the order in which addresses are looked up."""
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter, FastAPI
+
+from api.look.pages import Look
+from api.web import check, sign
+from api.web.services import Web
+
+UPLOADS = frozenset({sign.UPLOAD_PATH, check.CHECK_PATH})
+"""Where documents are posted."""
+
+
+def faces(look: Look) -> Sequence[APIRouter]:
+    """What is asked before the endpoints for programs."""
+    return (look.assets.router(), sign.router, sign.pictures, check.router)
+
+
+def install(app: FastAPI, web: Web, look: Look) -> None:
+    """Give the application what pages work with, and a page for addresses that nobody knows."""
+    app.state.web, app.state.look = web, look
+    app.include_router(check.nowhere)

@@ -1,0 +1,262 @@
+"""From a file to a signature: choose, look, go to the gate, come back, download."""
+
+import secrets
+from pathlib import Path as FilePath
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Path, Query, Request, Response, UploadFile
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse
+
+from api.look.languages import NAMES, PARAMETER, language_of
+from api.look.pages import PeopleRoute, look_of
+from api.look.sentences import sentence
+from api.transactions.model import PDF, UNDER_WAY, XML, DocumentState, Transaction, TransactionState, new_transaction
+from api.transactions.review import Review, onward_url, parsed_code
+from api.transactions.service import IdempotentPost, LinkHolder, draw_transaction_id, link_sha256
+from api.web.check import report_page
+from api.web.forms import files, is_xml, octets, title_of
+from api.web.services import Provided, Web
+from documents.model import Outline
+from domain.algorithms import SignatureAlgorithm
+from domain.errors import DocumentTooLarge, MalformedRequest, NotFound, RubricaError, UnsupportedDocument
+from domain.items import Packaging, SignatureFormat
+
+UPLOAD_PATH = "/sign"
+
+router = APIRouter(route_class=PeopleRoute, include_in_schema=False)
+pictures = APIRouter(include_in_schema=False)
+
+LinkToken = Annotated[str, Path(max_length=64)]
+Number = Annotated[int, Path(ge=1, le=100_000)]
+
+_TOO_MUCH = "The files are too large together. What fits is said below."
+_NOT_TOGETHER = "These files cannot be signed together: choose either PDF or XML files, and no more than is said below."
+_SIGNED = (DocumentState.SIGNED, DocumentState.PARTIAL)
+
+
+@router.get("/")
+async def choose(request: Request, provided: Provided) -> HTMLResponse:
+    """Where people bring their documents."""
+    answer = look_of(request.app).page(request, "choose.html", {**_limits(provided), "errors": []})
+    _remember_language(request, answer)
+    return answer
+
+
+@router.get(UPLOAD_PATH)
+async def choose_again() -> RedirectResponse:
+    """Loading the upload's own address shows the form."""
+    return RedirectResponse("/", status_code=303)
+
+
+@router.post(UPLOAD_PATH)
+async def bring(request: Request, provided: Provided) -> Response:
+    """Take the files; what cannot be signed is told at once, and the rest is kept."""
+    look = look_of(request.app)
+    words = look.words(request)
+    limits = provided.transactions.limits
+    try:
+        async with files(
+            request,
+            limit_bytes=limits.citizen_bytes * limits.citizen_documents,
+            most=limits.citizen_documents,
+        ) as chosen:
+            documents = chosen.get("documents", [])
+            if not documents:
+                errors = [(words("Choose a file first."), "")]
+                return look.page(request, "choose.html", {**_limits(provided), "errors": errors}, status=400)
+            link_token, refused = await _taken(provided, documents)
+    except (DocumentTooLarge, MalformedRequest) as error:
+        large = isinstance(error, DocumentTooLarge)
+        errors = [(words(_TOO_MUCH if large else _NOT_TOGETHER), "")]
+        status = 413 if large else 400
+        return look.page(request, "choose.html", {**_limits(provided), "errors": errors}, status=status)
+    told = [(name, look.explained(request, error)) for name, error in refused]
+    if not link_token:
+        return look.page(request, "choose.html", {**_limits(provided), "errors": told}, status=422)
+    if refused:
+        values = {"errors": told, "kept": len(documents) - len(refused), "review": f"/review/{link_token}"}
+        return look.page(request, "partly.html", values)
+    return RedirectResponse(f"/review/{link_token}", status_code=303)
+
+
+@router.get("/review/{link_token}")
+async def review(link_token: LinkToken, request: Request, provided: Provided) -> HTMLResponse:
+    """Every page of what is to be signed, or what became of it."""
+    opened = await provided.approvals.review(link_token, request.cookies)
+    if opened.may_approve:
+        answer = await _to_sign(link_token, request, provided, opened)
+    else:
+        answer = _outcome(link_token, request, opened)
+    if opened.cookie is not None:
+        answer.headers.append("Set-Cookie", opened.cookie.header)
+    _remember_language(request, answer)
+    return answer
+
+
+@pictures.get("/review/{link_token}/documents/{number}/pages/{page}")
+async def picture(
+    link_token: LinkToken, number: Number, page: Number, request: Request, provided: Provided
+) -> Response:
+    """One page of the very octets that are to be signed."""
+    stored_id, _ = await provided.approvals.document(link_token, number, request.cookies)
+    image = await provided.viewer.preview(provided.store.path(stored_id), page)
+    return Response(image.png, media_type="image/png")
+
+
+@router.get("/return")
+async def returned(
+    request: Request,
+    provided: Provided,
+    request_id: Annotated[str, Query(alias="request", max_length=64)],
+    code: Annotated[str, Query(max_length=100)],
+) -> RedirectResponse:
+    """The gate sent the browser back: sign, and go on; the code does not stay in the address."""
+    outcome = await provided.approvals.returned(request_id, parsed_code(code), request.cookies)
+    onward = onward_url(outcome.transaction) or f"/review/{outcome.link_token}"
+    return RedirectResponse(onward, status_code=303)
+
+
+@router.get("/review/{link_token}/documents/{number}/signed")
+async def download(link_token: LinkToken, number: Number, request: Request, provided: Provided) -> FileResponse:
+    """A signed document."""
+    transaction = await _collected(link_token, request, provided)
+    path = provided.store.path(provided.transactions.signed(transaction, number))
+    document = transaction.documents[number - 1]
+    ending = "pdf" if document.signed_media_type == PDF else "xml"
+    name = f"{document.title.replace('/', ' ')}-{look_of(request.app).words(request)('signed')}.{ending}"
+    return FileResponse(path, media_type=document.signed_media_type, filename=name)
+
+
+@router.get("/review/{link_token}/documents/{number}/check")
+async def check(link_token: LinkToken, number: Number, request: Request, provided: Provided) -> HTMLResponse:
+    """What this service itself thinks of the signed document."""
+    transaction = await _collected(link_token, request, provided)
+    path = provided.store.path(provided.transactions.signed(transaction, number))
+    title = transaction.documents[number - 1].title
+    return await report_page(request, provided, path, title, back=f"/review/{link_token}")
+
+
+@router.get("/review/{link_token}/receipt")
+async def receipt(link_token: LinkToken, request: Request, provided: Provided) -> PlainTextResponse:
+    """The core's receipt, to be kept."""
+    transaction = await _collected(link_token, request, provided)
+    headers = {"Content-Disposition": 'attachment; filename="receipt.jws"'}
+    return PlainTextResponse(provided.transactions.receipt(transaction), media_type="application/jose", headers=headers)
+
+
+async def _taken(provided: Web, documents: list[UploadFile]) -> tuple[str, list[tuple[str, RubricaError]]]:
+    """The link of a transaction with all that can be signed (empty where nothing can), and what cannot.
+
+    Raises:
+        MalformedRequest: PDF and XML in one list: an approval has one format.
+    """
+    xml = [await is_xml(file) for file in documents]
+    if any(xml) and not all(xml):
+        raise MalformedRequest("PDF and XML files at once")
+    link_token, refused = await _submitted(provided, documents, xml=xml[0])
+    if refused and len(refused) < len(documents):
+        good = [file for at, file in enumerate(documents) if at not in refused]
+        link_token, _ = await _submitted(provided, good, xml=xml[0])
+    return link_token, [(documents[at].filename or "?", error) for at, error in refused.items()]
+
+
+async def _submitted(provided: Web, documents: list[UploadFile], *, xml: bool) -> tuple[str, dict[int, RubricaError]]:
+    """One transaction of the citizen's own; if a document is refused, it is given up, and all refusals are told."""
+    new = new_transaction(
+        titles=[title_of(file) for file in documents],
+        level="",
+        signature_format=SignatureFormat.XADES if xml else SignatureFormat.PADES,
+        packaging=Packaging.ENVELOPED,
+        algorithm=SignatureAlgorithm.ES256,
+    )
+    # Nobody sends this again under the same key: a form sent twice makes two transactions, of which one stays unsigned.
+    key = secrets.token_urlsafe(32)
+    created = await provided.transactions.create(draw_transaction_id(), None, new, IdempotentPost(key, b""))
+    holder = LinkHolder(link_sha256(created.link_token))
+    transaction_id = created.transaction.transaction_id
+    refused: dict[int, RubricaError] = {}
+    for at, file in enumerate(documents):
+        try:
+            await provided.transactions.upload(
+                transaction_id, holder, at + 1, octets(file), media_type=XML if xml else PDF
+            )
+        except (UnsupportedDocument, DocumentTooLarge) as error:
+            refused[at] = error
+    if refused:
+        await provided.transactions.cancel(transaction_id, holder)
+        return "", refused
+    await provided.transactions.submit(transaction_id, holder, IdempotentPost(key, b""))
+    return created.link_token, {}
+
+
+async def _to_sign(link_token: str, request: Request, provided: Web, opened: Review) -> HTMLResponse:
+    cookies = request.cookies if opened.cookie is None else {opened.cookie.name: opened.cookie.value}
+    shown = []
+    for document in opened.transaction.documents:
+        stored_id, _ = await provided.approvals.document(link_token, document.number, cookies)
+        shown.append((document, await _outlined(provided, provided.store.path(stored_id))))
+    language = language_of(request)
+    values = {
+        "link": f"/review/{link_token}",
+        "transaction": opened.transaction,
+        "shown": shown,
+        "gate": f"{provided.gate_url}/authorise/{opened.transaction.request_id}?{urlencode({PARAMETER: language})}",
+    }
+    return look_of(request.app).page(request, "review.html", values)
+
+
+async def _outlined(provided: Web, path: FilePath) -> Outline | None:
+    """Nothing where the document cannot be shown: it may still be read with the citizen's own program."""
+    try:
+        return await provided.viewer.outline(path)
+    except (UnsupportedDocument, DocumentTooLarge):
+        return None
+
+
+def _outcome(link_token: str, request: Request, opened: Review) -> HTMLResponse:
+    transaction = opened.transaction
+    values = {
+        "link": f"/review/{link_token}",
+        "transaction": transaction,
+        "under_way": transaction.state in UNDER_WAY,
+        "may_collect": _may_collect(opened),
+        "signed": [document for document in transaction.documents if document.state in _SIGNED],
+        "failed": [
+            (document, sentence(document.failure_code, look_of(request.app).words(request)))
+            for document in transaction.documents
+            if document.state is DocumentState.FAILED
+        ],
+        "partial": any(document.state is DocumentState.PARTIAL for document in transaction.documents),
+        "over": transaction.state in (TransactionState.CANCELLED, TransactionState.EXPIRED),
+        "onward": onward_url(transaction) if opened.same_browser else "",
+    }
+    return look_of(request.app).page(request, "outcome.html", values)
+
+
+async def _collected(link_token: str, request: Request, provided: Web) -> Transaction:
+    """A transaction from which this browser may fetch what was signed.
+
+    Raises:
+        NotFound: It may not.
+    """
+    opened = await provided.approvals.seen(link_token, request.cookies)
+    if not _may_collect(opened):
+        raise NotFound("nothing to fetch for this browser")
+    return opened.transaction
+
+
+def _may_collect(opened: Review) -> bool:
+    """In the citizen's own web the link opens what was signed; an agency's link does so in one browser only."""
+    return opened.same_browser or not opened.transaction.client_id
+
+
+def _limits(provided: Web) -> dict[str, int]:
+    limits = provided.transactions.limits
+    return {"most": limits.citizen_documents, "largest": limits.citizen_bytes}
+
+
+def _remember_language(request: Request, answer: Response) -> None:
+    chosen = request.query_params.get(PARAMETER)
+    if chosen in NAMES:
+        answer.set_cookie(PARAMETER, str(chosen), path="/", secure=True, httponly=True, samesite="lax")
