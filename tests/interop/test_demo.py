@@ -14,8 +14,12 @@ from tests.testkit.pki import PROJECT
 CASES = {
     # Its own sample; and a level whose state of certificates has to come from the folder of trust anchors.
     "defaults": {},
+    "XML, enveloped": {"FORMAT": "xades"},
+    "XML, detached": {"FORMAT": "xades", "PACKAGING": "detached", "ALGORITHM": "RS256"},
     "B-B by RSA": {"SIGN": str(SAMPLES / "good" / "libreoffice.pdf"), "LEVEL": "B-B", "ALGORITHM": "RS256"},
 }
+
+FORMATS = {"pades": "PAdES", "xades": "XAdES"}
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +46,26 @@ def demo(state, options):
     return json.loads(result)
 
 
+def judged(dss, name, result, data):
+    content = Path(result["content"]) if result["content"] else None
+    return dss.judge(
+        name,
+        data,
+        Path(result["trust_anchors"]),
+        content=content.read_bytes() if content else None,
+        content_name=content.name if content else "content",
+        suffix=Path(result["output"]).suffix.removeprefix("."),
+    )
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_dss_agrees_offline(case, results, dss):
     result = results[case]
-    data = Path(result["output"]).read_bytes()
-    verdict = dss.judge(f"demo/{case}", data, Path(result["trust_anchors"]))
+    verdict = judged(dss, f"demo/{case}", result, Path(result["output"]).read_bytes())
     (one,) = verdict.signatures
     assert (one.indication, one.format, one.errors, one.warnings) == (
         result["indication"].replace("-", "_"),
-        f"PAdES-BASELINE-{result['level'].removeprefix('B-')}",
+        f"{FORMATS[result['format']]}-BASELINE-{result['level'].removeprefix('B-')}",
         *((), ()),
     )
     assert one.indication == "TOTAL_PASSED"
@@ -60,7 +75,9 @@ def test_dss_agrees_offline(case, results, dss):
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_changed_output_is_no_pass(case, results, dss):
-    data = bytearray(Path(results[case]["output"]).read_bytes())
-    data[data.index(b"stream") + 12] ^= 1
-    verdict = dss.judge(f"demo-flipped/{case}", bytes(data), Path(results[case]["trust_anchors"]))
+    result = results[case]
+    data = bytearray(Path(result["output"]).read_bytes())
+    covered = b"<xades:MimeType>" if result["format"] == "xades" else b"stream"
+    data[data.index(covered) + len(covered) + 6] ^= 1
+    verdict = judged(dss, f"demo-flipped/{case}", result, bytes(data))
     assert [one.indication for one in verdict.signatures] == ["TOTAL_FAILED"]
