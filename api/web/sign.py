@@ -30,8 +30,6 @@ pictures = APIRouter(include_in_schema=False)
 LinkToken = Annotated[str, Path(max_length=64)]
 Number = Annotated[int, Path(ge=1, le=100_000)]
 
-_TOO_MUCH = "The files are too large together. What fits is said below."
-_NOT_TOGETHER = "These files cannot be signed together: choose either PDF or XML files, and no more than is said below."
 _SIGNED = (DocumentState.SIGNED, DocumentState.PARTIAL)
 
 
@@ -68,7 +66,11 @@ async def bring(request: Request, provided: Provided) -> Response:
             link_token, refused = await _taken(provided, documents)
     except (DocumentTooLarge, MalformedRequest) as error:
         large = isinstance(error, DocumentTooLarge)
-        errors = [(words(_TOO_MUCH if large else _NOT_TOGETHER), "")]
+        too_large = words("The files are too large together. What fits is said below.")
+        not_together = words(
+            "These files cannot be signed together: choose either PDF or XML files, and no more than is said below."
+        )
+        errors = [(too_large if large else not_together, "")]
         status = 413 if large else 400
         return look.page(request, "choose.html", {**_limits(provided), "errors": errors}, status=status)
     told = [(name, look.explained(request, error)) for name, error in refused]
@@ -124,7 +126,8 @@ async def download(link_token: LinkToken, number: Number, request: Request, prov
     path = provided.store.path(provided.transactions.signed(transaction, number))
     document = transaction.documents[number - 1]
     ending = "pdf" if document.signed_media_type == PDF else "xml"
-    name = f"{document.title.replace('/', ' ')}-{look_of(request.app).words(request)('signed')}.{ending}"
+    words = look_of(request.app).words(request)
+    name = f"{document.title.replace('/', ' ')}-{words('signed')}.{ending}"
     return FileResponse(path, media_type=document.signed_media_type, filename=name)
 
 

@@ -28,21 +28,12 @@ export async function seal(recipientPoint, info, plaintext) {
   return { enc, ciphertext: new Uint8Array(await crypto.subtle.encrypt(cipher, key, plaintext)) };
 }
 
-// The other side, with the recipient's ECDH key pair; the vectors of all implementations meet in it.
-export async function open(recipient, enc, info, ciphertext) {
-  const recipientPoint = new Uint8Array(await crypto.subtle.exportKey("raw", recipient.publicKey));
-  const shared = await sharedSecret(recipient.privateKey, await importPoint(enc), concat(enc, recipientPoint));
-  const { key, nonce } = await schedule(shared, info);
-  const cipher = { name: "AES-GCM", iv: nonce, additionalData: EMPTY };
-  return new Uint8Array(await crypto.subtle.decrypt(cipher, key, ciphertext));
-}
-
 async function importPoint(point) {
   if (point.length !== ENC_BYTES || point[0] !== 4) throw new TypeError("not an uncompressed point");
-  return crypto.subtle.importKey("raw", point, CURVE, true, []);
+  return crypto.subtle.importKey("raw", point, CURVE, false, []);
 }
 
-// §4.1: Encap and Decap.
+// §4.1: Encap.
 async function sharedSecret(privateKey, publicKey, context) {
   const dh = await crypto.subtle.deriveBits({ name: "ECDH", public: publicKey }, privateKey, 8 * SECRET_BYTES);
   const prk = await labeledExtract(KEM_SUITE, EMPTY, "eae_prk", new Uint8Array(dh));
@@ -59,7 +50,7 @@ async function schedule(shared, info) {
   const secret = await labeledExtract(SUITE, shared, "secret", EMPTY);
   const raw = await labeledExpand(SUITE, secret, "key", context, KEY_BYTES);
   const nonce = await labeledExpand(SUITE, secret, "base_nonce", context, NONCE_BYTES);
-  return { key: await crypto.subtle.importKey("raw", raw, "AES-GCM", false, ["encrypt", "decrypt"]), nonce };
+  return { key: await crypto.subtle.importKey("raw", raw, "AES-GCM", false, ["encrypt"]), nonce };
 }
 
 // §4: LabeledExtract and LabeledExpand.
