@@ -237,6 +237,23 @@ async def test_three_messages_in_a_quarter_of_an_hour_and_ten_a_day(visitor, pla
     assert await state() == "sent"
 
 
+async def test_a_pin_that_was_not_sent_opens_nothing(visitor, played, monkeypatch):
+    """Over the budget not even the one who knows the PIN that was drawn gets in."""
+    drawn = []
+    write = played.core.pins._texts.pin
+
+    def spy(self, *, reference: str, otp: str, minutes: int) -> str:
+        del self
+        drawn.append(otp)
+        return write(reference=reference, otp=otp, minutes=minutes)
+
+    monkeypatch.setattr(type(played.core.pins._texts), "pin", spy)
+    *_, last, late = [await visitor.begin() for _ in range(4)]
+    with refused_alike():
+        await visitor.complete(late, drawn[-1])
+    assert await visitor.complete(last, drawn[-2])
+
+
 async def test_two_who_ask_at_once_do_not_get_more(visitor, played):
     await asyncio.gather(*(visitor.begin() for _ in range(6)))
     assert Counter(row["real"] for row in await played.rows(otp_challenge)) == {True: 3, False: 3}
