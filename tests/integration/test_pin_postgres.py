@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from authn.otp.challenges import otp_challenge
+from authn.pin.budget import PINBudget
+from authn.registration.citizens import citizen
 from authn.sessions import login_session
-from tests.testkit.core import playing
+from domain.ids import CitizenId
+from tests.testkit.core import Played, playing
 from tests.testkit.pin import PINVisitor
 from tests.testkit.postgres import postgres
 
@@ -29,3 +32,21 @@ async def test_a_login_and_those_who_ask_at_once(server: str, tmp_path: Path) ->
         await asyncio.gather(*(visitor.begin() for _ in range(8)))
         # Three messages in a quarter of an hour, the first one among them.
         assert Counter(row["real"] for row in await played.rows(otp_challenge)) == {True: 3, False: 6}
+        await _the_second_waits_for_the_first(played)
+
+
+async def _the_second_waits_for_the_first(played: Played) -> None:
+    (who,) = [row["id"] for row in await played.rows(citizen)]
+    budget, engine = PINBudget(played.core.clock), played.core.engine
+
+    async def ask() -> str | None:
+        async with engine.begin() as connection:
+            return await budget.refusal(connection, CitizenId(str(who)))
+
+    async with engine.begin() as first:
+        assert await budget.refusal(first, CitizenId(str(who))) == "messages"
+        second = asyncio.create_task(ask())
+        await asyncio.sleep(0.3)
+        # Whoever counted now would not see the message that the first one is about to store.
+        assert not second.done()
+    assert await second == "messages"
