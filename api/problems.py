@@ -29,6 +29,7 @@ STATUSES: Mapping[str, int] = {
     "not_found": 404,
     "caller_refused": 401,
     "not_permitted": 403,
+    "rate_limited": 429,
     "factor_mismatch": 403,
     "factor_locked": 429,
     "weak_password": 422,

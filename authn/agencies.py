@@ -171,7 +171,7 @@ class CallerRegister:
             )
         if not name.isprintable() or not 0 < len(name.strip()) <= len(name) <= NAME_LIMIT_CHARACTERS:
             raise MalformedRequest(f"a client's name has at most {NAME_LIMIT_CHARACTERS} printable characters")
-        spki = _checked_key(public_key)
+        spki = checked_key(public_key)
         try:
             granted = frozenset(Right(right) for right in rights)
         except ValueError:
@@ -413,7 +413,12 @@ class ClientAuthenticator:
             raise CallerRefused(_REFUSAL) from None
 
 
-def _checked_key(public_key: bytes) -> bytes:
+def checked_key(public_key: bytes) -> bytes:
+    """A P-256 public key in our form (SubjectPublicKeyInfo, DER, uncompressed point).
+
+    Raises:
+        MalformedRequest: Not one.
+    """
     try:
         key = serialization.load_der_public_key(public_key)
     except (ValueError, TypeError):

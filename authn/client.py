@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from authn.proto import authn_pb2, authn_pb2_grpc
-from domain.assurance import RegistrationLevel
 from domain.errors import DependencyUnavailable, RubricaError, by_code
 
 QUICK_SECONDS = 5.0
@@ -92,14 +91,6 @@ class AuthenticatedClient:
     grant: str = field(repr=False)
     """Good for one transaction; empty where none was asked for."""
     return_urls: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
-    """A new citizen, and the code with which the permanent password is activated."""
-
-    citizen_id: str
-    activation_code: str = field(repr=False)
 
 
 async def call(method: Any, request: Any, *, deadline_seconds: float) -> Any:
@@ -267,37 +258,6 @@ class RegistryClient:
 
     def __init__(self, channel: "grpc.aio.Channel") -> None:
         self._stub = authn_pb2_grpc.RegistryStub(channel)  # type: ignore[no-untyped-call]
-
-    async def register(
-        self,
-        *,
-        nif: str,
-        given_name: str,
-        first_surname: str,
-        second_surname: str,
-        phone: str,
-        email: str,
-        level: RegistrationLevel,
-        proof: str,
-    ) -> Registration:
-        """Enter a citizen into the register.
-
-        Raises:
-            AlreadyRegistered: The NIF is there already.
-            MalformedRequest: A field is not what it should be.
-        """
-        request = authn_pb2.RegisterRequest(
-            nif=nif,
-            given_name=given_name,
-            first_surname=first_surname,
-            second_surname=second_surname,
-            phone=phone,
-            email=email,
-            level=level.value,
-            proof=proof,
-        )
-        answer = await call(self._stub.Register, request, deadline_seconds=STRETCHING_SECONDS)
-        return Registration(citizen_id=answer.citizen_id, activation_code=answer.activation_code)
 
     async def change_phone(self, nif: str, phone: str) -> None:
         """Give a citizen another phone; open approvals end."""

@@ -17,6 +17,7 @@ from domain.errors import (
     HSMUnavailable,
     NotFound,
     NotPermitted,
+    RateLimited,
     RequestError,
     RubricaError,
 )
@@ -29,6 +30,7 @@ STATUS: dict[type[RubricaError], grpc.StatusCode] = {
     CallerRefused: grpc.StatusCode.UNAUTHENTICATED,
     NotPermitted: grpc.StatusCode.PERMISSION_DENIED,
     Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RequestError: grpc.StatusCode.INVALID_ARGUMENT,
     DependencyUnavailable: grpc.StatusCode.UNAVAILABLE,
     RubricaError: grpc.StatusCode.FAILED_PRECONDITION,

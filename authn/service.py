@@ -14,7 +14,7 @@ from authn.password.change import PasswordChange
 from authn.pin.login import PINLogin
 from authn.proto import authn_pb2, authn_pb2_grpc
 from authn.registration.activation import PasswordActivation
-from authn.registration.register import PhoneChange, Registration
+from authn.registration.register import PhoneChange
 from domain.clock import to_epoch_seconds
 from hsm.keys import SigningKey
 from hsm.vault import Vault
@@ -144,31 +144,14 @@ class RegistryServicer(authn_pb2_grpc.RegistryServicer):
     def __init__(
         self,
         engine: AsyncEngine,
-        registration: Registration,
         phone_change: PhoneChange,
         callers: CallerRegister,
         vault: Vault,
     ) -> None:
         self._engine = engine
-        self._registration = registration
         self._phone_change = phone_change
         self._callers = callers
         self._vault = vault
-
-    async def Register(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
-        """Enter a citizen; the answer holds the activation code."""
-        del context
-        done = await self._registration.register(
-            nif=request.nif,
-            given_name=request.given_name,
-            first_surname=request.first_surname,
-            second_surname=request.second_surname,
-            phone=request.phone,
-            email=request.email,
-            level=request.level,
-            proof=request.proof,
-        )
-        return authn_pb2.RegisterAnswer(citizen_id=done.citizen.id, activation_code=done.activation_code)
 
     async def ChangePhone(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """Give a citizen another phone."""

@@ -72,6 +72,12 @@ class NotPermitted(RubricaError):
     code = "not_permitted"
 
 
+class RateLimited(RubricaError):
+    """Known and permitted, but too often; ``retry_after_seconds`` says when again."""
+
+    code = "rate_limited"
+
+
 # --- factors
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from rubrica import auditor
+from rubrica import auditor, officer
 from rubrica.asking import ask, fail
 from rubrica.state import SOFTHSM_MODULE
 
@@ -26,6 +26,7 @@ client = typer.Typer(no_args_is_help=True, help="The register of calling systems
 app.add_typer(hsm, name="hsm")
 app.add_typer(client, name="client")
 app.add_typer(auditor.app, name="audit")
+app.add_typer(officer.app, name="officer")
 
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings, a TOML file; RUBRICA_… variables go before it.")
@@ -173,41 +174,6 @@ def validate(
     from rubrica.validation import main
 
     raise typer.Exit(main(file=file, content=content, trust=trust_, as_json=as_json))
-
-
-@app.command()
-def register(
-    nif: Annotated[str, typer.Option(help="NIF or NIE.")],
-    given_name: Annotated[str, typer.Option()],
-    first_surname: Annotated[str, typer.Option()],
-    phone: Annotated[str, typer.Option(help="Mobile phone, with country code.")],
-    email: Annotated[str, typer.Option()],
-    proof: Annotated[str, typer.Option(help="How and by whom the identity was proved; goes into the log.")],
-    second_surname: Annotated[str, typer.Option()] = "",
-    level: Annotated[str, typer.Option(help="basic or advanced; signing needs advanced.")] = "advanced",
-    socket: OperatorSocket = None,
-) -> None:
-    """Enter a citizen into the register and print the activation code."""
-    from authn.client import RegistryClient
-    from domain.assurance import RegistrationLevel
-
-    if level not in set(RegistrationLevel):
-        fail("the level must be basic or advanced")
-
-    async def question(channel: "grpc.aio.Channel") -> str:
-        registration = await RegistryClient(channel).register(
-            nif=nif,
-            given_name=given_name,
-            first_surname=first_surname,
-            second_surname=second_surname,
-            phone=phone,
-            email=email,
-            level=RegistrationLevel(level),
-            proof=proof,
-        )
-        return registration.activation_code
-
-    typer.echo(ask("operator", socket, question))
 
 
 @app.command()

@@ -28,6 +28,7 @@ from authn.columns import ColumnCipher
 from authn.messages.outbox import Outbox, OutboxSender
 from authn.messages.sms import HTTPGatewayConfig, HTTPSMSGateway, SMSGateway
 from authn.messages.texts import SMSTexts
+from authn.officer_service import OfficersServicer, PapersServicer
 from authn.otp.challenges import OTPChallenges
 from authn.otp.grants import Grants
 from authn.otp.sending import CodeSender
@@ -40,12 +41,15 @@ from authn.pin.login import PINLogin
 from authn.proto import authn_pb2_grpc
 from authn.registration.activation import PasswordActivation, SealedActivationCodes
 from authn.registration.citizens import CitizenRegister
+from authn.registration.desk import Letterhead, OfficerDesk
+from authn.registration.officers import Officers
+from authn.registration.papers import Papers
 from authn.registration.register import PhoneChange, Registration
 from authn.rpc import ErrorInterceptor
 from authn.service import CallersServicer, FactorsServicer, RegistryServicer
 from authn.sessions import Sessions
 from certs.http_issuer import HTTPIssuer
-from certs.issuer import Issuer, NoIssuer
+from certs.issuer import Issuer, NoIssuer, OrganisationSubject
 from domain.clock import Clock, SystemClock
 from hsm.pool import HSMPool
 from hsm.settings import TokenSettings
@@ -53,6 +57,7 @@ from hsm.token_vault import TokenVault
 from hsm.vault import Vault
 from rubrica.database import make_engine
 from rubrica.logs import configure_logs
+from rubrica.press import Press
 from rubrica.settings.core import CoreSettings
 from signer.activation import Activation
 from signer.approvals import Approvals
@@ -64,6 +69,7 @@ from signer.proto import signer_pb2_grpc
 from signer.refusals import Refusals
 from signer.requests import Requests, StagingLimits
 from signer.revocation import OpenWork, Revocation
+from signer.seal import Seal
 from signer.service import (
     CredentialOperationsServicer,
     SignatureActivationServicer,
@@ -107,6 +113,9 @@ class Core:
     grants: Grants
     pins: PINLogin
     sessions: Sessions
+    officers: Officers
+    desk: OfficerDesk
+    papers: Papers
     registration: Registration
     phone_change: PhoneChange
     callers: CallerRegister
@@ -223,6 +232,43 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
     await epochs.open()
     refusals = Refusals(engine, leaves)
     newborns = NewbornKeys(vault)
+    registration = Registration(register, codes, leaves)
+    phone_change = PhoneChange(
+        engine=engine,
+        register=register,
+        open_work=open_work,
+        outbox=outbox,
+        texts=texts,
+        log=leaves,
+        clock=clock,
+    )
+    seal = Seal(
+        engine=engine,
+        vault=vault,
+        issuer=outside.issuer,
+        clock=clock,
+        log=leaves,
+        subject=OrganisationSubject(organisation=settings.organisation, organisation_id=settings.organisation_id),
+    )
+    papers = Papers(engine=engine, vault=vault, columns=columns, clock=clock, printer=Press(seal))
+    officers = Officers(engine=engine, vault=vault, columns=columns, register=register, clock=clock, log=leaves)
+    desk = OfficerDesk(
+        engine=engine,
+        clock=clock,
+        log=leaves,
+        officers=officers,
+        register=register,
+        registration=registration,
+        codes=codes,
+        phone_change=phone_change,
+        papers=papers,
+        letterhead=Letterhead(
+            service=settings.service_name,
+            organisation=settings.organisation,
+            activate_at=settings.gate_host,
+            verify_at=settings.verify_url or f"{settings.edge_addresses[0]}verify",
+        ),
+    )
     return Core(
         engine=engine,
         vault=vault,
@@ -254,16 +300,11 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
         approvals=approvals,
         epochs=epochs,
         authenticator=ClientAuthenticator(engine, callers, clock, audience=settings.client_audience),
-        registration=Registration(engine, register, codes, leaves),
-        phone_change=PhoneChange(
-            engine=engine,
-            register=register,
-            open_work=open_work,
-            outbox=outbox,
-            texts=texts,
-            log=leaves,
-            clock=clock,
-        ),
+        officers=officers,
+        desk=desk,
+        papers=papers,
+        registration=registration,
+        phone_change=phone_change,
         password_activation=PasswordActivation(
             engine=engine,
             clock=clock,
@@ -418,6 +459,7 @@ def _for_edge(core: Core, server: grpc.aio.Server) -> None:
         server,
     )
     authn_pb2_grpc.add_CallersServicer_to_server(CallersServicer(core.authenticator), server)
+    authn_pb2_grpc.add_PapersServicer_to_server(PapersServicer(core.papers), server)
 
 
 def _for_gate(core: Core, server: grpc.aio.Server) -> None:
@@ -431,8 +473,10 @@ def _for_gate(core: Core, server: grpc.aio.Server) -> None:
 
 def _for_operator(core: Core, server: grpc.aio.Server) -> None:
     authn_pb2_grpc.add_RegistryServicer_to_server(
-        RegistryServicer(core.engine, core.registration, core.phone_change, core.callers, core.vault), server
+        RegistryServicer(core.engine, core.phone_change, core.callers, core.vault), server
     )
+    authn_pb2_grpc.add_OfficersServicer_to_server(OfficersServicer(core.officers, core.desk), server)
+    authn_pb2_grpc.add_PapersServicer_to_server(PapersServicer(core.papers), server)
     signer_pb2_grpc.add_CredentialOperationsServicer_to_server(CredentialOperationsServicer(core.revocation), server)
 
 

@@ -6,6 +6,7 @@ import logging
 import mimetypes
 import os
 import secrets
+import string
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ from rich.console import Console
 
 from api.transactions.model import LEVELS, PACKAGINGS, PDF, XML, cleaned_title, content_name
 from authn.client import RegistryClient
+from authn.officer_client import OfficerKey, OfficersClient, OnPaper
 from certs.pki.trust import write_trust_anchors
 from documents.model import Level
 from domain.algorithms import SignatureAlgorithm
@@ -29,6 +31,7 @@ from domain.clock import SystemClock
 from domain.digests import Digest
 from domain.errors import AlgorithmNotAllowed, RubricaError
 from domain.items import Packaging, SignatureFormat
+from domain.statements import CONDITIONS_VERSION
 from rubrica.children import StartFailed
 from rubrica.phone import NoMessage, Phone
 from rubrica.state import Running, operator_channel, var_folder, write_atomically
@@ -45,6 +48,8 @@ from rubrica_client import (
 )
 
 if TYPE_CHECKING:
+    import grpc
+
     from documents.model import SignatureReport
 
 SIGNING_SECONDS = 120.0
@@ -136,6 +141,11 @@ class Citizen:
         )
 
 
+def _new_officer_id() -> str:
+    # Letters only: an id with a long number in it could be somebody's.
+    return "demo-" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(16))
+
+
 class Steps:
     """Prints a line for each step that is over, with the seconds it took."""
 
@@ -210,22 +220,36 @@ async def _run(order: Order, steps: Steps) -> dict[str, Any]:
             return await _play(order, running, folder, steps)
 
 
+async def register(
+    channel: "grpc.aio.Channel", citizen: Citizen, level: RegistrationLevel = RegistrationLevel.ADVANCED
+) -> OnPaper:
+    """Enter a citizen as at a desk, by an officer who is there for this one registration."""
+    officers, officer = OfficersClient(channel, SystemClock()), OfficerKey.draw(_new_officer_id())
+    await officers.add(officer, role="registrar", nif=Citizen.draw().nif)
+    fields = {
+        "nif": citizen.nif,
+        "given_name": "Ana",
+        "first_surname": "Ejemplo",
+        "second_surname": "Demostración",
+        "phone": citizen.phone,
+        "email": citizen.email,
+        "level": level.value,
+        "proof": "demonstration",
+        "language": "es",
+        "conditions": CONDITIONS_VERSION,
+    }
+    on_paper = await officers.register(officer, fields)
+    await officers.end(officer.officer_id)
+    return on_paper
+
+
 async def _play(order: Order, running: Running, folder: Path, steps: Steps) -> dict[str, Any]:
     citizen, agency_key = Citizen.draw(), ec.generate_private_key(ec.SECP256R1())
     client_id = f"demo-{secrets.token_hex(4)}"
     async with operator_channel(running.operator_socket) as channel:
         registry = RegistryClient(channel)
-        registration = await registry.register(
-            nif=citizen.nif,
-            given_name="Ana",
-            first_surname="Ejemplo",
-            second_surname="Demostración",
-            phone=citizen.phone,
-            email=citizen.email,
-            level=RegistrationLevel.ADVANCED,
-            proof="demonstration",
-        )
-        steps.done("citizen registered at the advanced level")
+        registration = await register(channel, citizen)
+        steps.done("citizen registered at the advanced level by an officer, receipt and acceptance sealed")
         await registry.register_client(
             client_id=client_id,
             name="Ayuntamiento de Ejemplo",

@@ -106,3 +106,11 @@ core_epoch = sa.Table(
     sa.Column("lease_until", UTCDateTime, nullable=False),
     sa.Column("fenced", sa.Boolean, nullable=False, default=False),
 )
+seal_certificate = sa.Table(
+    "seal_certificate",
+    metadata,
+    sa.Column("id", sa.LargeBinary(32), primary_key=True),  # digest of key and organisation
+    sa.Column("certificate", sa.LargeBinary, nullable=False),
+    sa.Column("chain", sa.JSON, nullable=False),
+    sa.Column("not_after", UTCDateTime, nullable=False),
+)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61uthn/proto/authn.proto\x12\x10rubrica.authn.v1\"J\n\x08\x45nvelope\x12\x0e\n\x06sap_id\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nc\x18\x03 \x01(\x0c\x12\x12\n\nciphertext\x18\x04 \x01(\x0c\"\x12\n\x10\x43hallengeRequest\"l\n\x0f\x43hallengeAnswer\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\x03\x12\x0e\n\x06sap_id\x18\x03 \x01(\t\x12\x16\n\x0esap_public_key\x18\x04 \x01(\x0c\x12\x11\n\tstatement\x18\x05 \x01(\t\"b\n\x16\x41\x63tivationBeginRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12,\n\x08\x65nvelope\x18\x03 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"T\n\tOTPAnswer\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\x03\x12\x11\n\treference\x18\x03 \x01(\t\x12\r\n\x05tries\x18\x04 \x01(\x05\"_\n\x19\x41\x63tivationCompleteRequest\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"4\n\x0bTokenAnswer\x12\x14\n\x0csealed_token\x18\x01 \x01(\x0c\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\x03\"X\n\x12SetPasswordRequest\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"\x13\n\x11SetPasswordAnswer\"W\n\x1aPasswordChangeBeginRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"|\n\x0fPinBeginRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\x12\r\n\x05nonce\x18\x04 \x01(\t\x12,\n\x08\x65nvelope\x18\x05 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"y\n\x12PinCompleteRequest\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\r\n\x05nonce\x18\x03 \x01(\t\x12,\n\x08\x65nvelope\x18\x04 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"F\n\x19\x41uthenticateClientRequest\x12\x11\n\tassertion\x18\x01 \x01(\t\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\"v\n\x18\x41uthenticateClientAnswer\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lient_name\x18\x02 \x01(\t\x12\x0e\n\x06rights\x18\x03 \x03(\t\x12\r\n\x05grant\x18\x04 \x01(\t\x12\x13\n\x0breturn_urls\x18\x05 \x03(\t\"\x9d\x01\n\x0fRegisterRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\x12\n\ngiven_name\x18\x02 \x01(\t\x12\x15\n\rfirst_surname\x18\x03 \x01(\t\x12\x16\n\x0esecond_surname\x18\x04 \x01(\t\x12\r\n\x05phone\x18\x05 \x01(\t\x12\r\n\x05\x65mail\x18\x06 \x01(\t\x12\r\n\x05level\x18\x07 \x01(\t\x12\r\n\x05proof\x18\x08 \x01(\t\"=\n\x0eRegisterAnswer\x12\x12\n\ncitizen_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63tivation_code\x18\x02 \x01(\t\"0\n\x12\x43hangePhoneRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\r\n\x05phone\x18\x02 \x01(\t\"\x13\n\x11\x43hangePhoneAnswer\"q\n\x15RegisterClientRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x0e\n\x06rights\x18\x04 \x03(\t\x12\x13\n\x0breturn_urls\x18\x05 \x03(\t\"\x16\n\x14RegisterClientAnswer\"\x11\n\x0fTokenKeyRequest\"$\n\x0eTokenKeyAnswer\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x32\xc5\x06\n\x07\x46\x61\x63tors\x12R\n\tChallenge\x12\".rubrica.authn.v1.ChallengeRequest\x1a!.rubrica.authn.v1.ChallengeAnswer\x12X\n\x0f\x41\x63tivationBegin\x12(.rubrica.authn.v1.ActivationBeginRequest\x1a\x1b.rubrica.authn.v1.OTPAnswer\x12`\n\x12\x41\x63tivationComplete\x12+.rubrica.authn.v1.ActivationCompleteRequest\x1a\x1d.rubrica.authn.v1.TokenAnswer\x12\x62\n\x15\x41\x63tivationSetPassword\x12$.rubrica.authn.v1.SetPasswordRequest\x1a#.rubrica.authn.v1.SetPasswordAnswer\x12`\n\x13PasswordChangeBegin\x12,.rubrica.authn.v1.PasswordChangeBeginRequest\x1a\x1b.rubrica.authn.v1.OTPAnswer\x12\x64\n\x16PasswordChangeComplete\x12+.rubrica.authn.v1.ActivationCompleteRequest\x1a\x1d.rubrica.authn.v1.TokenAnswer\x12^\n\x11PasswordChangeSet\x12$.rubrica.authn.v1.SetPasswordRequest\x1a#.rubrica.authn.v1.SetPasswordAnswer\x12J\n\x08PinBegin\x12!.rubrica.authn.v1.PinBeginRequest\x1a\x1b.rubrica.authn.v1.OTPAnswer\x12R\n\x0bPinComplete\x12$.rubrica.authn.v1.PinCompleteRequest\x1a\x1d.rubrica.authn.v1.TokenAnswer2x\n\x07\x43\x61llers\x12m\n\x12\x41uthenticateClient\x12+.rubrica.authn.v1.AuthenticateClientRequest\x1a*.rubrica.authn.v1.AuthenticateClientAnswer2\xe9\x02\n\x08Registry\x12O\n\x08Register\x12!.rubrica.authn.v1.RegisterRequest\x1a .rubrica.authn.v1.RegisterAnswer\x12X\n\x0b\x43hangePhone\x12$.rubrica.authn.v1.ChangePhoneRequest\x1a#.rubrica.authn.v1.ChangePhoneAnswer\x12\x61\n\x0eRegisterClient\x12\'.rubrica.authn.v1.RegisterClientRequest\x1a&.rubrica.authn.v1.RegisterClientAnswer\x12O\n\x08TokenKey\x12!.rubrica.authn.v1.TokenKeyRequest\x1a .rubrica.authn.v1.TokenKeyAnswerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61uthn/proto/authn.proto\x12\x10rubrica.authn.v1\"J\n\x08\x45nvelope\x12\x0e\n\x06sap_id\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nc\x18\x03 \x01(\x0c\x12\x12\n\nciphertext\x18\x04 \x01(\x0c\"\x12\n\x10\x43hallengeRequest\"l\n\x0f\x43hallengeAnswer\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\x03\x12\x0e\n\x06sap_id\x18\x03 \x01(\t\x12\x16\n\x0esap_public_key\x18\x04 \x01(\x0c\x12\x11\n\tstatement\x18\x05 \x01(\t\"b\n\x16\x41\x63tivationBeginRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12,\n\x08\x65nvelope\x18\x03 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"T\n\tOTPAnswer\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\x03\x12\x11\n\treference\x18\x03 \x01(\t\x12\r\n\x05tries\x18\x04 \x01(\x05\"_\n\x19\x41\x63tivationCompleteRequest\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"4\n\x0bTokenAnswer\x12\x14\n\x0csealed_token\x18\x01 \x01(\x0c\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\x03\"X\n\x12SetPasswordRequest\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"\x13\n\x11SetPasswordAnswer\"W\n\x1aPasswordChangeBeginRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"|\n\x0fPinBeginRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\x12\r\n\x05nonce\x18\x04 \x01(\t\x12,\n\x08\x65nvelope\x18\x05 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"y\n\x12PinCompleteRequest\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\r\n\x05nonce\x18\x03 \x01(\t\x12,\n\x08\x65nvelope\x18\x04 \x01(\x0b\x32\x1a.rubrica.authn.v1.Envelope\"F\n\x19\x41uthenticateClientRequest\x12\x11\n\tassertion\x18\x01 \x01(\t\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\"v\n\x18\x41uthenticateClientAnswer\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lient_name\x18\x02 \x01(\t\x12\x0e\n\x06rights\x18\x03 \x03(\t\x12\r\n\x05grant\x18\x04 \x01(\t\x12\x13\n\x0breturn_urls\x18\x05 \x03(\t\"\xfa\x01\n\x0fRegisterRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\x12\n\ngiven_name\x18\x02 \x01(\t\x12\x15\n\rfirst_surname\x18\x03 \x01(\t\x12\x16\n\x0esecond_surname\x18\x04 \x01(\t\x12\r\n\x05phone\x18\x05 \x01(\t\x12\r\n\x05\x65mail\x18\x06 \x01(\t\x12\r\n\x05level\x18\x07 \x01(\t\x12\r\n\x05proof\x18\x08 \x01(\t\x12\x10\n\x08language\x18\t \x01(\t\x12\x12\n\nconditions\x18\n \x01(\t\x12\x35\n\tstatement\x18\x0b \x01(\x0b\x32\".rubrica.authn.v1.OfficerStatement\"b\n\x0eRegisterAnswer\x12\x12\n\ncitizen_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63tivation_code\x18\x02 \x01(\t\x12\x0f\n\x07receipt\x18\x03 \x01(\x0c\x12\x12\n\nacceptance\x18\x04 \x01(\x0c\"X\n\x10OfficerStatement\x12\x12\n\nofficer_id\x18\x01 \x01(\t\x12\x0e\n\x06issued\x18\x02 \x01(\x03\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"\xc4\x01\n\x10RenewCodeRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\r\n\x05phone\x18\x02 \x01(\t\x12\r\n\x05proof\x18\x03 \x01(\t\x12\x10\n\x08language\x18\x04 \x01(\t\x12\x35\n\tstatement\x18\x05 \x01(\x0b\x32\".rubrica.authn.v1.OfficerStatement\x12<\n\x10\x63ountersignature\x18\x06 \x01(\x0b\x32\".rubrica.authn.v1.OfficerStatement\";\n\x0fRenewCodeAnswer\x12\x17\n\x0f\x61\x63tivation_code\x18\x01 \x01(\t\x12\x0f\n\x07receipt\x18\x02 \x01(\x0c\"V\n\x11\x41\x64\x64OfficerRequest\x12\x12\n\nofficer_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0b\n\x03nif\x18\x03 \x01(\t\x12\x12\n\npublic_key\x18\x04 \x01(\x0c\"\x12\n\x10\x41\x64\x64OfficerAnswer\"\'\n\x11\x45ndOfficerRequest\x12\x12\n\nofficer_id\x18\x01 \x01(\t\"\x12\n\x10\x45ndOfficerAnswer\"\x15\n\x13ListOfficersRequest\"G\n\x12ListOfficersAnswer\x12\x31\n\x08officers\x18\x01 \x03(\x0b\x32\x1f.rubrica.authn.v1.ListedOfficer\"j\n\rListedOfficer\x12\x12\n\nofficer_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x04 \x01(\x03\x12\x19\n\x11\x61\x63tions_last_hour\x18\x05 \x01(\x05\"$\n\x15VerifyDocumentRequest\x12\x0b\n\x03\x63sv\x18\x01 \x01(\t\"B\n\x14VerifyDocumentAnswer\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x0c\n\x04made\x18\x03 \x01(\x03\"0\n\x12\x43hangePhoneRequest\x12\x0b\n\x03nif\x18\x01 \x01(\t\x12\r\n\x05phone\x18\x02 \x01(\t\"\x13\n\x11\x43hangePhoneAnswer\"q\n\x15RegisterClientRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x0e\n\x06rights\x18\x04 \x03(\t\x12\x13\n\x0breturn_urls\x18\x05 \x03(\t\"\x16\n\x14RegisterClientAnswer\"\x11\n\x0fTokenKeyRequest\"$\n\x0eTokenKeyAnswer\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x32\xc5\x06\n\x07\x46\x61\x63tors\x12R\n\tChallenge\x12\".rubrica.authn.v1.ChallengeRequest\x1a!.rubrica.authn.v1.ChallengeAnswer\x12X\n\x0f\x41\x63tivationBegin\x12(.rubrica.authn.v1.ActivationBeginRequest\x1a\x1b.rubrica.authn.v1.OTPAnswer\x12`\n\x12\x41\x63tivationComplete\x12+.rubrica.authn.v1.ActivationCompleteRequest\x1a\x1d.rubrica.authn.v1.TokenAnswer\x12\x62\n\x15\x41\x63tivationSetPassword\x12$.rubrica.authn.v1.SetPasswordRequest\x1a#.rubrica.authn.v1.SetPasswordAnswer\x12`\n\x13PasswordChangeBegin\x12,.rubrica.authn.v1.PasswordChangeBeginRequest\x1a\x1b.rubrica.authn.v1.OTPAnswer\x12\x64\n\x16PasswordChangeComplete\x12+.rubrica.authn.v1.ActivationCompleteRequest\x1a\x1d.rubrica.authn.v1.TokenAnswer\x12^\n\x11PasswordChangeSet\x12$.rubrica.authn.v1.SetPasswordRequest\x1a#.rubrica.authn.v1.SetPasswordAnswer\x12J\n\x08PinBegin\x12!.rubrica.authn.v1.PinBeginRequest\x1a\x1b.rubrica.authn.v1.OTPAnswer\x12R\n\x0bPinComplete\x12$.rubrica.authn.v1.PinCompleteRequest\x1a\x1d.rubrica.authn.v1.TokenAnswer2x\n\x07\x43\x61llers\x12m\n\x12\x41uthenticateClient\x12+.rubrica.authn.v1.AuthenticateClientRequest\x1a*.rubrica.authn.v1.AuthenticateClientAnswer2\xba\x03\n\x08Officers\x12U\n\nAddOfficer\x12#.rubrica.authn.v1.AddOfficerRequest\x1a\".rubrica.authn.v1.AddOfficerAnswer\x12U\n\nEndOfficer\x12#.rubrica.authn.v1.EndOfficerRequest\x1a\".rubrica.authn.v1.EndOfficerAnswer\x12[\n\x0cListOfficers\x12%.rubrica.authn.v1.ListOfficersRequest\x1a$.rubrica.authn.v1.ListOfficersAnswer\x12O\n\x08Register\x12!.rubrica.authn.v1.RegisterRequest\x1a .rubrica.authn.v1.RegisterAnswer\x12R\n\tRenewCode\x12\".rubrica.authn.v1.RenewCodeRequest\x1a!.rubrica.authn.v1.RenewCodeAnswer2k\n\x06Papers\x12\x61\n\x0eVerifyDocument\x12\'.rubrica.authn.v1.VerifyDocumentRequest\x1a&.rubrica.authn.v1.VerifyDocumentAnswer2\x98\x02\n\x08Registry\x12X\n\x0b\x43hangePhone\x12$.rubrica.authn.v1.ChangePhoneRequest\x1a#.rubrica.authn.v1.ChangePhoneAnswer\x12\x61\n\x0eRegisterClient\x12\'.rubrica.authn.v1.RegisterClientRequest\x1a&.rubrica.authn.v1.RegisterClientAnswer\x12O\n\x08TokenKey\x12!.rubrica.authn.v1.TokenKeyRequest\x1a .rubrica.authn.v1.TokenKeyAnswerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,25 +60,53 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHENTICATECLIENTANSWER']._serialized_start=1109
   _globals['_AUTHENTICATECLIENTANSWER']._serialized_end=1227
   _globals['_REGISTERREQUEST']._serialized_start=1230
-  _globals['_REGISTERREQUEST']._serialized_end=1387
-  _globals['_REGISTERANSWER']._serialized_start=1389
-  _globals['_REGISTERANSWER']._serialized_end=1450
-  _globals['_CHANGEPHONEREQUEST']._serialized_start=1452
-  _globals['_CHANGEPHONEREQUEST']._serialized_end=1500
-  _globals['_CHANGEPHONEANSWER']._serialized_start=1502
-  _globals['_CHANGEPHONEANSWER']._serialized_end=1521
-  _globals['_REGISTERCLIENTREQUEST']._serialized_start=1523
-  _globals['_REGISTERCLIENTREQUEST']._serialized_end=1636
-  _globals['_REGISTERCLIENTANSWER']._serialized_start=1638
-  _globals['_REGISTERCLIENTANSWER']._serialized_end=1660
-  _globals['_TOKENKEYREQUEST']._serialized_start=1662
-  _globals['_TOKENKEYREQUEST']._serialized_end=1679
-  _globals['_TOKENKEYANSWER']._serialized_start=1681
-  _globals['_TOKENKEYANSWER']._serialized_end=1717
-  _globals['_FACTORS']._serialized_start=1720
-  _globals['_FACTORS']._serialized_end=2557
-  _globals['_CALLERS']._serialized_start=2559
-  _globals['_CALLERS']._serialized_end=2679
-  _globals['_REGISTRY']._serialized_start=2682
-  _globals['_REGISTRY']._serialized_end=3043
+  _globals['_REGISTERREQUEST']._serialized_end=1480
+  _globals['_REGISTERANSWER']._serialized_start=1482
+  _globals['_REGISTERANSWER']._serialized_end=1580
+  _globals['_OFFICERSTATEMENT']._serialized_start=1582
+  _globals['_OFFICERSTATEMENT']._serialized_end=1670
+  _globals['_RENEWCODEREQUEST']._serialized_start=1673
+  _globals['_RENEWCODEREQUEST']._serialized_end=1869
+  _globals['_RENEWCODEANSWER']._serialized_start=1871
+  _globals['_RENEWCODEANSWER']._serialized_end=1930
+  _globals['_ADDOFFICERREQUEST']._serialized_start=1932
+  _globals['_ADDOFFICERREQUEST']._serialized_end=2018
+  _globals['_ADDOFFICERANSWER']._serialized_start=2020
+  _globals['_ADDOFFICERANSWER']._serialized_end=2038
+  _globals['_ENDOFFICERREQUEST']._serialized_start=2040
+  _globals['_ENDOFFICERREQUEST']._serialized_end=2079
+  _globals['_ENDOFFICERANSWER']._serialized_start=2081
+  _globals['_ENDOFFICERANSWER']._serialized_end=2099
+  _globals['_LISTOFFICERSREQUEST']._serialized_start=2101
+  _globals['_LISTOFFICERSREQUEST']._serialized_end=2122
+  _globals['_LISTOFFICERSANSWER']._serialized_start=2124
+  _globals['_LISTOFFICERSANSWER']._serialized_end=2195
+  _globals['_LISTEDOFFICER']._serialized_start=2197
+  _globals['_LISTEDOFFICER']._serialized_end=2303
+  _globals['_VERIFYDOCUMENTREQUEST']._serialized_start=2305
+  _globals['_VERIFYDOCUMENTREQUEST']._serialized_end=2341
+  _globals['_VERIFYDOCUMENTANSWER']._serialized_start=2343
+  _globals['_VERIFYDOCUMENTANSWER']._serialized_end=2409
+  _globals['_CHANGEPHONEREQUEST']._serialized_start=2411
+  _globals['_CHANGEPHONEREQUEST']._serialized_end=2459
+  _globals['_CHANGEPHONEANSWER']._serialized_start=2461
+  _globals['_CHANGEPHONEANSWER']._serialized_end=2480
+  _globals['_REGISTERCLIENTREQUEST']._serialized_start=2482
+  _globals['_REGISTERCLIENTREQUEST']._serialized_end=2595
+  _globals['_REGISTERCLIENTANSWER']._serialized_start=2597
+  _globals['_REGISTERCLIENTANSWER']._serialized_end=2619
+  _globals['_TOKENKEYREQUEST']._serialized_start=2621
+  _globals['_TOKENKEYREQUEST']._serialized_end=2638
+  _globals['_TOKENKEYANSWER']._serialized_start=2640
+  _globals['_TOKENKEYANSWER']._serialized_end=2676
+  _globals['_FACTORS']._serialized_start=2679
+  _globals['_FACTORS']._serialized_end=3516
+  _globals['_CALLERS']._serialized_start=3518
+  _globals['_CALLERS']._serialized_end=3638
+  _globals['_OFFICERS']._serialized_start=3641
+  _globals['_OFFICERS']._serialized_end=4083
+  _globals['_PAPERS']._serialized_start=4085
+  _globals['_PAPERS']._serialized_end=4192
+  _globals['_REGISTRY']._serialized_start=4195
+  _globals['_REGISTRY']._serialized_end=4475
 # @@protoc_insertion_point(module_scope)

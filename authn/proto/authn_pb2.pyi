@@ -143,7 +143,7 @@ class AuthenticateClientAnswer(_message.Message):
     def __init__(self, client_id: _Optional[str] = ..., client_name: _Optional[str] = ..., rights: _Optional[_Iterable[str]] = ..., grant: _Optional[str] = ..., return_urls: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("nif", "given_name", "first_surname", "second_surname", "phone", "email", "level", "proof")
+    __slots__ = ("nif", "given_name", "first_surname", "second_surname", "phone", "email", "level", "proof", "language", "conditions", "statement")
     NIF_FIELD_NUMBER: _ClassVar[int]
     GIVEN_NAME_FIELD_NUMBER: _ClassVar[int]
     FIRST_SURNAME_FIELD_NUMBER: _ClassVar[int]
@@ -152,6 +152,9 @@ class RegisterRequest(_message.Message):
     EMAIL_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    CONDITIONS_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
     nif: str
     given_name: str
     first_surname: str
@@ -160,15 +163,124 @@ class RegisterRequest(_message.Message):
     email: str
     level: str
     proof: str
-    def __init__(self, nif: _Optional[str] = ..., given_name: _Optional[str] = ..., first_surname: _Optional[str] = ..., second_surname: _Optional[str] = ..., phone: _Optional[str] = ..., email: _Optional[str] = ..., level: _Optional[str] = ..., proof: _Optional[str] = ...) -> None: ...
+    language: str
+    conditions: str
+    statement: OfficerStatement
+    def __init__(self, nif: _Optional[str] = ..., given_name: _Optional[str] = ..., first_surname: _Optional[str] = ..., second_surname: _Optional[str] = ..., phone: _Optional[str] = ..., email: _Optional[str] = ..., level: _Optional[str] = ..., proof: _Optional[str] = ..., language: _Optional[str] = ..., conditions: _Optional[str] = ..., statement: _Optional[_Union[OfficerStatement, _Mapping]] = ...) -> None: ...
 
 class RegisterAnswer(_message.Message):
-    __slots__ = ("citizen_id", "activation_code")
+    __slots__ = ("citizen_id", "activation_code", "receipt", "acceptance")
     CITIZEN_ID_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_CODE_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTANCE_FIELD_NUMBER: _ClassVar[int]
     citizen_id: str
     activation_code: str
-    def __init__(self, citizen_id: _Optional[str] = ..., activation_code: _Optional[str] = ...) -> None: ...
+    receipt: bytes
+    acceptance: bytes
+    def __init__(self, citizen_id: _Optional[str] = ..., activation_code: _Optional[str] = ..., receipt: _Optional[bytes] = ..., acceptance: _Optional[bytes] = ...) -> None: ...
+
+class OfficerStatement(_message.Message):
+    __slots__ = ("officer_id", "issued", "nonce", "signature")
+    OFFICER_ID_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    officer_id: str
+    issued: int
+    nonce: bytes
+    signature: bytes
+    def __init__(self, officer_id: _Optional[str] = ..., issued: _Optional[int] = ..., nonce: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class RenewCodeRequest(_message.Message):
+    __slots__ = ("nif", "phone", "proof", "language", "statement", "countersignature")
+    NIF_FIELD_NUMBER: _ClassVar[int]
+    PHONE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    COUNTERSIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    nif: str
+    phone: str
+    proof: str
+    language: str
+    statement: OfficerStatement
+    countersignature: OfficerStatement
+    def __init__(self, nif: _Optional[str] = ..., phone: _Optional[str] = ..., proof: _Optional[str] = ..., language: _Optional[str] = ..., statement: _Optional[_Union[OfficerStatement, _Mapping]] = ..., countersignature: _Optional[_Union[OfficerStatement, _Mapping]] = ...) -> None: ...
+
+class RenewCodeAnswer(_message.Message):
+    __slots__ = ("activation_code", "receipt")
+    ACTIVATION_CODE_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    activation_code: str
+    receipt: bytes
+    def __init__(self, activation_code: _Optional[str] = ..., receipt: _Optional[bytes] = ...) -> None: ...
+
+class AddOfficerRequest(_message.Message):
+    __slots__ = ("officer_id", "role", "nif", "public_key")
+    OFFICER_ID_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    NIF_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    officer_id: str
+    role: str
+    nif: str
+    public_key: bytes
+    def __init__(self, officer_id: _Optional[str] = ..., role: _Optional[str] = ..., nif: _Optional[str] = ..., public_key: _Optional[bytes] = ...) -> None: ...
+
+class AddOfficerAnswer(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class EndOfficerRequest(_message.Message):
+    __slots__ = ("officer_id",)
+    OFFICER_ID_FIELD_NUMBER: _ClassVar[int]
+    officer_id: str
+    def __init__(self, officer_id: _Optional[str] = ...) -> None: ...
+
+class EndOfficerAnswer(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListOfficersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListOfficersAnswer(_message.Message):
+    __slots__ = ("officers",)
+    OFFICERS_FIELD_NUMBER: _ClassVar[int]
+    officers: _containers.RepeatedCompositeFieldContainer[ListedOfficer]
+    def __init__(self, officers: _Optional[_Iterable[_Union[ListedOfficer, _Mapping]]] = ...) -> None: ...
+
+class ListedOfficer(_message.Message):
+    __slots__ = ("officer_id", "role", "state", "added", "actions_last_hour")
+    OFFICER_ID_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ADDED_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_LAST_HOUR_FIELD_NUMBER: _ClassVar[int]
+    officer_id: str
+    role: str
+    state: str
+    added: int
+    actions_last_hour: int
+    def __init__(self, officer_id: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., added: _Optional[int] = ..., actions_last_hour: _Optional[int] = ...) -> None: ...
+
+class VerifyDocumentRequest(_message.Message):
+    __slots__ = ("csv",)
+    CSV_FIELD_NUMBER: _ClassVar[int]
+    csv: str
+    def __init__(self, csv: _Optional[str] = ...) -> None: ...
+
+class VerifyDocumentAnswer(_message.Message):
+    __slots__ = ("kind", "sha256", "made")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    MADE_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    sha256: bytes
+    made: int
+    def __init__(self, kind: _Optional[str] = ..., sha256: _Optional[bytes] = ..., made: _Optional[int] = ...) -> None: ...
 
 class ChangePhoneRequest(_message.Message):
     __slots__ = ("nif", "phone")

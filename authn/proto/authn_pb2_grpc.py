@@ -524,6 +524,330 @@ class Callers:
             _registered_method=True)
 
 
+class OfficersStub:
+    """Callers: operator. What is done for a citizen is signed by an officer (domain/statements.py).
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.AddOfficer = channel.unary_unary(
+                '/rubrica.authn.v1.Officers/AddOfficer',
+                request_serializer=authn_dot_proto_dot_authn__pb2.AddOfficerRequest.SerializeToString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.AddOfficerAnswer.FromString,
+                _registered_method=True)
+        self.EndOfficer = channel.unary_unary(
+                '/rubrica.authn.v1.Officers/EndOfficer',
+                request_serializer=authn_dot_proto_dot_authn__pb2.EndOfficerRequest.SerializeToString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.EndOfficerAnswer.FromString,
+                _registered_method=True)
+        self.ListOfficers = channel.unary_unary(
+                '/rubrica.authn.v1.Officers/ListOfficers',
+                request_serializer=authn_dot_proto_dot_authn__pb2.ListOfficersRequest.SerializeToString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.ListOfficersAnswer.FromString,
+                _registered_method=True)
+        self.Register = channel.unary_unary(
+                '/rubrica.authn.v1.Officers/Register',
+                request_serializer=authn_dot_proto_dot_authn__pb2.RegisterRequest.SerializeToString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.RegisterAnswer.FromString,
+                _registered_method=True)
+        self.RenewCode = channel.unary_unary(
+                '/rubrica.authn.v1.Officers/RenewCode',
+                request_serializer=authn_dot_proto_dot_authn__pb2.RenewCodeRequest.SerializeToString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.RenewCodeAnswer.FromString,
+                _registered_method=True)
+
+
+class OfficersServicer:
+    """Callers: operator. What is done for a citizen is signed by an officer (domain/statements.py).
+    """
+
+    def AddOfficer(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndOfficer(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOfficers(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Register(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewCode(self, request, context):
+        """A new activation code, and with a supervisor's second signature a new phone too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_OfficersServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'AddOfficer': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddOfficer,
+                    request_deserializer=authn_dot_proto_dot_authn__pb2.AddOfficerRequest.FromString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.AddOfficerAnswer.SerializeToString,
+            ),
+            'EndOfficer': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndOfficer,
+                    request_deserializer=authn_dot_proto_dot_authn__pb2.EndOfficerRequest.FromString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.EndOfficerAnswer.SerializeToString,
+            ),
+            'ListOfficers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOfficers,
+                    request_deserializer=authn_dot_proto_dot_authn__pb2.ListOfficersRequest.FromString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.ListOfficersAnswer.SerializeToString,
+            ),
+            'Register': grpc.unary_unary_rpc_method_handler(
+                    servicer.Register,
+                    request_deserializer=authn_dot_proto_dot_authn__pb2.RegisterRequest.FromString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.RegisterAnswer.SerializeToString,
+            ),
+            'RenewCode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCode,
+                    request_deserializer=authn_dot_proto_dot_authn__pb2.RenewCodeRequest.FromString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.RenewCodeAnswer.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'rubrica.authn.v1.Officers', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('rubrica.authn.v1.Officers', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Officers:
+    """Callers: operator. What is done for a citizen is signed by an officer (domain/statements.py).
+    """
+
+    @staticmethod
+    def AddOfficer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.authn.v1.Officers/AddOfficer',
+            authn_dot_proto_dot_authn__pb2.AddOfficerRequest.SerializeToString,
+            authn_dot_proto_dot_authn__pb2.AddOfficerAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndOfficer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.authn.v1.Officers/EndOfficer',
+            authn_dot_proto_dot_authn__pb2.EndOfficerRequest.SerializeToString,
+            authn_dot_proto_dot_authn__pb2.EndOfficerAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOfficers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.authn.v1.Officers/ListOfficers',
+            authn_dot_proto_dot_authn__pb2.ListOfficersRequest.SerializeToString,
+            authn_dot_proto_dot_authn__pb2.ListOfficersAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Register(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.authn.v1.Officers/Register',
+            authn_dot_proto_dot_authn__pb2.RegisterRequest.SerializeToString,
+            authn_dot_proto_dot_authn__pb2.RegisterAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewCode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.authn.v1.Officers/RenewCode',
+            authn_dot_proto_dot_authn__pb2.RenewCodeRequest.SerializeToString,
+            authn_dot_proto_dot_authn__pb2.RenewCodeAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class PapersStub:
+    """Callers: edge, operator.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.VerifyDocument = channel.unary_unary(
+                '/rubrica.authn.v1.Papers/VerifyDocument',
+                request_serializer=authn_dot_proto_dot_authn__pb2.VerifyDocumentRequest.SerializeToString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.VerifyDocumentAnswer.FromString,
+                _registered_method=True)
+
+
+class PapersServicer:
+    """Callers: edge, operator.
+    """
+
+    def VerifyDocument(self, request, context):
+        """What is known of a sealed paper of ours by its CSV; enough to compare, nothing of its content.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_PapersServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'VerifyDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyDocument,
+                    request_deserializer=authn_dot_proto_dot_authn__pb2.VerifyDocumentRequest.FromString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.VerifyDocumentAnswer.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'rubrica.authn.v1.Papers', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('rubrica.authn.v1.Papers', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Papers:
+    """Callers: edge, operator.
+    """
+
+    @staticmethod
+    def VerifyDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.authn.v1.Papers/VerifyDocument',
+            authn_dot_proto_dot_authn__pb2.VerifyDocumentRequest.SerializeToString,
+            authn_dot_proto_dot_authn__pb2.VerifyDocumentAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class RegistryStub:
     """Callers: operator.
     """
@@ -534,11 +858,6 @@ class RegistryStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Register = channel.unary_unary(
-                '/rubrica.authn.v1.Registry/Register',
-                request_serializer=authn_dot_proto_dot_authn__pb2.RegisterRequest.SerializeToString,
-                response_deserializer=authn_dot_proto_dot_authn__pb2.RegisterAnswer.FromString,
-                _registered_method=True)
         self.ChangePhone = channel.unary_unary(
                 '/rubrica.authn.v1.Registry/ChangePhone',
                 request_serializer=authn_dot_proto_dot_authn__pb2.ChangePhoneRequest.SerializeToString,
@@ -559,12 +878,6 @@ class RegistryStub:
 class RegistryServicer:
     """Callers: operator.
     """
-
-    def Register(self, request, context):
-        """Missing associated documentation comment in .proto file."""
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
 
     def ChangePhone(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -588,11 +901,6 @@ class RegistryServicer:
 
 def add_RegistryServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Register': grpc.unary_unary_rpc_method_handler(
-                    servicer.Register,
-                    request_deserializer=authn_dot_proto_dot_authn__pb2.RegisterRequest.FromString,
-                    response_serializer=authn_dot_proto_dot_authn__pb2.RegisterAnswer.SerializeToString,
-            ),
             'ChangePhone': grpc.unary_unary_rpc_method_handler(
                     servicer.ChangePhone,
                     request_deserializer=authn_dot_proto_dot_authn__pb2.ChangePhoneRequest.FromString,
@@ -619,33 +927,6 @@ def add_RegistryServicer_to_server(servicer, server):
 class Registry:
     """Callers: operator.
     """
-
-    @staticmethod
-    def Register(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/rubrica.authn.v1.Registry/Register',
-            authn_dot_proto_dot_authn__pb2.RegisterRequest.SerializeToString,
-            authn_dot_proto_dot_authn__pb2.RegisterAnswer.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
 
     @staticmethod
     def ChangePhone(request,

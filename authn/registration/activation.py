@@ -12,7 +12,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from stdnum.iso7064 import mod_37_36
 
 from audit.log import Event, EventTag, Log
 from audit.types import UTCDateTime
@@ -35,18 +34,18 @@ from authn.password.factor import VAULT_SECRET_SIZE_BYTES, PasswordFactors
 from authn.password.policy import check, normalise
 from authn.password.stretch import StretchParameters
 from authn.registration.citizens import Citizen, CitizenRegister, normalise_nif
+from authn.registration.codes import draw_code, grouped, normalise_code
 from authn.registration.register import PreparedCode
 from authn.sealing import Label, SealBroken, kdf, seal, unopenable, unseal
 from authn.tables import metadata
 from domain.clock import Clock
 from domain.errors import MalformedRequest, StateConflict
-from domain.ids import BASE32, CitizenId, Randomness, base32
+from domain.ids import CitizenId, Randomness
 from hsm.keys import MACKey
 from hsm.vault import Vault
 
 CODE_LIFE = timedelta(days=60)
 CODE_TRIES = 5
-CODE_ENTROPY_BYTES = 10
 DECOYS = 64
 PROOF_SIZE_BYTES = 32
 
@@ -80,11 +79,10 @@ class SealedActivationCodes:
 
     async def prepare(self, citizen_id: CitizenId) -> PreparedCode:
         """Draw a code: 80 bits in 16 symbols and a check symbol; one HSM call."""
-        symbols = base32(self._randomness(CODE_ENTROPY_BYTES))
-        code = symbols + mod_37_36.calc_check_digit(symbols, BASE32)
+        code = draw_code(self._randomness)
         key = await self._key(citizen_id, code, self._vault.current_version(MACKey.CAPSULE))
         row = self._row(citizen_id, seal(key, self._randomness(PROOF_SIZE_BYTES), citizen_id))
-        return PreparedCode(code="-".join((code[:4], code[4:8], code[8:12], code[12:])), row=row)
+        return PreparedCode(code=grouped(code), row=row)
 
     async def store(self, connection: AsyncConnection, prepared: PreparedCode) -> None:
         """Keep the row; an older code of the same citizen ends."""
@@ -263,11 +261,6 @@ class PasswordActivation:
             )
         self._sender.wake()
         return begun
-
-
-def normalise_code(typed: str) -> str:
-    """Upper case, without hyphens and spaces."""
-    return "".join(symbol for symbol in typed.upper() if symbol.isalnum())
 
 
 def checked_password(sealed: bytes, citizen: Citizen) -> bytes:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -11,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from audit.log import Event, EventTag, Log
 from authn.messages.outbox import Outbox
 from authn.messages.texts import SMSTexts
-from authn.registration.citizens import Citizen, CitizenRegister, normalise_nif
+from authn.registration.citizens import Citizen, CitizenRegister, PreparedCitizen, normalise_nif
 from authn.registration.person import check, check_phone
 from domain.clock import Clock
 from domain.errors import MalformedRequest, NotFound, StateConflict
@@ -58,16 +59,24 @@ class Registered:
     activation_code: str = field(repr=False)
 
 
-class Registration:
-    """Enters citizens."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedRegistration:
+    """A checked person with all that takes the HSM, not stored yet."""
 
-    def __init__(self, engine: AsyncEngine, register: CitizenRegister, codes: ActivationCodes, log: Log) -> None:
-        self._engine = engine
+    citizen: PreparedCitizen
+    code: PreparedCode
+    proof: str
+
+
+class Registration:
+    """Enters citizens: ``prepare`` outside any transaction, then ``store`` within the officer's."""
+
+    def __init__(self, register: CitizenRegister, codes: ActivationCodes, log: Log) -> None:
         self._register = register
         self._codes = codes
         self._log = log
 
-    async def register(
+    async def prepare(
         self,
         *,
         nif: str,
@@ -78,8 +87,8 @@ class Registration:
         email: str,
         level: str,
         proof: str,
-    ) -> Registered:
-        """Check what the registrar typed, and enter citizen, activation code and ENROL leaf in one commit.
+    ) -> PreparedRegistration:
+        """Check what the registrar typed, and draw id, indexes and activation code.
 
         Args:
             nif: DNI, NIE or special NIF of a natural person.
@@ -93,8 +102,7 @@ class Registration:
 
         Raises:
             MalformedRequest: A field is wrong.
-            AlreadyRegistered: The NIF or the phone is in the register.
-            HSMError: The vault does not answer; nothing was written.
+            HSMError: The vault does not answer.
         """
         person = check(
             nif=nif,
@@ -105,21 +113,41 @@ class Registration:
             email=email,
             level=level,
         )
-        _check_proof(proof)
+        check_proof(proof)
         prepared = await self._register.prepare(person)
         code = await self._codes.prepare(prepared.id)
-        async with self._engine.begin() as connection:
-            citizen = await self._register.add(connection, prepared)
-            await self._codes.store(connection, code)
-            await self._log.append(
-                connection,
-                Event(
-                    tag=EventTag.ENROL,
-                    pid=citizen.pid,
-                    facts={"level": citizen.level.value, "proof": proof, "version": citizen.version},
-                ),
-            )
-        return Registered(citizen=citizen, activation_code=code.code)
+        return PreparedRegistration(citizen=prepared, code=code, proof=proof)
+
+    async def store(
+        self,
+        connection: AsyncConnection,
+        prepared: PreparedRegistration,
+        by: Mapping[str, str | int | bytes | None] = MappingProxyType({}),
+    ) -> Registered:
+        """Enter citizen, activation code and ENROL leaf in the caller's transaction.
+
+        Args:
+            connection: Must roll back on any error.
+            prepared: From ``prepare``.
+            by: Further facts of the leaf: which officer, by which statement.
+
+        Raises:
+            AlreadyRegistered: The NIF or the phone is in the register.
+        """
+        citizen = await self._register.add(connection, prepared.citizen)
+        await self._codes.store(connection, prepared.code)
+        facts = {"level": citizen.level.value, "proof": prepared.proof, "version": citizen.version, **by}
+        await self._log.append(connection, Event(tag=EventTag.ENROL, pid=citizen.pid, facts=facts))
+        return Registered(citizen=citizen, activation_code=prepared.code.code)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedPhone:
+    """A checked phone and its blind index."""
+
+    phone: str = field(repr=False)
+    """E.164."""
+    index: bytes
 
 
 class PhoneChange:
@@ -154,33 +182,46 @@ class PhoneChange:
             StateConflict: It is the citizen's phone already, or the row changed in the meantime.
             HSMError: The vault does not answer; nothing was written.
         """
-        new_phone = check_phone(phone)
+        prepared = await self.prepare(phone)
         nif_index = await self._register.nif_index(normalise_nif(nif))
-        phone_index = await self._register.phone_index(new_phone)
         async with self._engine.begin() as connection:
-            before = await self._register.find(connection, nif_index)
-            if before is None:
-                raise NotFound("nobody with this NIF is registered")
-            if before.phone == new_phone:
-                raise StateConflict("this is the citizen's phone already")
-            await self._register.change_phone(connection, before.id, new_phone, phone_index)
-            await self._register.bump_generation(connection, before.id)
-            await self._open_work.end_open_work(connection, before.id)
-            after = await self._register.get(connection, before.id)
-            if after is None:
-                raise NotFound("nobody with this NIF is registered")
-            [leaf] = await self._log.append(
-                connection,
-                Event(
-                    tag=EventTag.PHONE_CHANGE,
-                    pid=after.pid,
-                    facts={"generation": after.generation, "version": after.version},
-                ),
-            )
-            await self._notify(connection, leaf, "old", before.phone, self._texts.phone_changed_old())
-            await self._notify(connection, leaf, "new", after.phone, self._texts.phone_changed_new())
-        self._outbox.wake()
+            after = await self.apply(connection, nif_index, prepared)
+        self.announce()
         return after
+
+    async def prepare(self, phone: str) -> PreparedPhone:
+        """Check a phone and compute its index, outside any transaction; errors as ``change``."""
+        checked = check_phone(phone)
+        return PreparedPhone(phone=checked, index=await self._register.phone_index(checked))
+
+    async def apply(self, connection: AsyncConnection, nif_index: bytes, prepared: PreparedPhone) -> Citizen:
+        """Change it in the caller's transaction; errors as ``change``. ``announce`` after the commit."""
+        before = await self._register.find(connection, nif_index)
+        if before is None:
+            raise NotFound("nobody with this NIF is registered")
+        if before.phone == prepared.phone:
+            raise StateConflict("this is the citizen's phone already")
+        await self._register.change_phone(connection, before.id, prepared.phone, prepared.index)
+        await self._register.bump_generation(connection, before.id)
+        await self._open_work.end_open_work(connection, before.id)
+        after = await self._register.get(connection, before.id)
+        if after is None:
+            raise NotFound("nobody with this NIF is registered")
+        [leaf] = await self._log.append(
+            connection,
+            Event(
+                tag=EventTag.PHONE_CHANGE,
+                pid=after.pid,
+                facts={"generation": after.generation, "version": after.version},
+            ),
+        )
+        await self._notify(connection, leaf, "old", before.phone, self._texts.phone_changed_old())
+        await self._notify(connection, leaf, "new", after.phone, self._texts.phone_changed_new())
+        return after
+
+    def announce(self) -> None:
+        """Have the notices of a committed change sent."""
+        self._outbox.wake()
 
     async def _notify(self, connection: AsyncConnection, leaf: EventId, which: str, phone: str, text: str) -> None:
         await self._outbox.put(
@@ -192,7 +233,12 @@ class PhoneChange:
         )
 
 
-def _check_proof(proof: str) -> None:
+def check_proof(proof: str) -> None:
+    """Refuse a proof that is not a short code.
+
+    Raises:
+        MalformedRequest: It is not.
+    """
     # It goes into a log that never forgets, so a free text, in which someone would write a name or NIF, is refused.
     if _PROOF.fullmatch(proof) is None or _LONG_NUMBER.search(proof):
         raise MalformedRequest(

@@ -8,6 +8,8 @@ from pydantic_settings import SettingsConfigDict
 
 from rubrica.settings.base import ProcessSettings
 
+UNNAMED_ORGANISATION = "NTRES-DEVELOPMENT"
+
 
 class CoreSettings(ProcessSettings):
     """``RUBRICA_CORE_…``."""
@@ -40,6 +42,14 @@ class CoreSettings(ProcessSettings):
     issuer_socket: Path | None = None
     """Unix socket of the development PKI's issuing face; without it the core signs but no certificate is issued."""
 
+    organisation: str = "Rúbrica"
+    """Whose seal and name stand on receipts and letters."""
+    organisation_id: Annotated[
+        str, Field(pattern=r"^((VAT|NTR|PSD|LEI)[A-Z]{2}|[A-Z]{2}:[A-Z]{2})-[0-9A-Za-z-]{1,40}$")
+    ] = UNNAMED_ORGANISATION
+    """Its identifier by EN 319 412-1 §5.1.4, for example ``VATES-Q2826000H``."""
+    verify_url: str = ""
+    """Where papers say that they can be checked; without it ``verify`` at the first edge."""
     service_name: str = "Rúbrica"
     """What citizens read in messages, and as the name of the citizen's own web."""
     gate_host: str
@@ -67,6 +77,7 @@ class CoreSettings(ProcessSettings):
         refused = {
             "token_module: SoftHSM keeps keys in files": "softhsm" in str(self.token_module).lower(),
             "issuer_socket: the development PKI is no certification authority": self.issuer_socket is not None,
+            "organisation_id: the organisation has none yet": self.organisation_id == UNNAMED_ORGANISATION,
             "sms_url: must be https": not self.sms_url.startswith("https://"),
             "edge_addresses: must be https": any(not url.startswith("https://") for url in self.edge_addresses),
             "client_audience: must be https": not self.client_audience.startswith("https://"),

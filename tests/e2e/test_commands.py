@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -224,15 +225,28 @@ def test_an_operator_by_hand(service, tmp_path):
         person.email,
         "--proof",
         "in-person:office-7",
+        "--out",
+        str(tmp_path),
     )
-    entry = ("register", "--nif", person.nif, "--phone", person.phone, *words)
+    added = rubrica("officer", "add", "oficina-7.ana", "--nif", Citizen.draw().nif, "--out", str(tmp_path))
+    assert added.returncode == 0, added.stderr
+    officer_key = Path(added.stdout.strip())
+    assert officer_key.stat().st_mode & 0o777 == 0o600
+    desk = ("officer", "register", "--key", str(officer_key))
+    entry = (*desk, "--nif", person.nif, "--phone", person.phone, *words)
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
     (tmp_path / "agency.pem").write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     agency = ("client", "add", "oficina", "--name", "Oficina", "--return-url", "https://oficina.example/vuelta")
 
     first, again = rubrica(*entry), rubrica(*entry)
     assert first.returncode == 0, first.stderr
-    assert len(first.stdout.strip().replace("-", "")) >= 16
+    acceptance, receipt = (Path(line) for line in first.stdout.split())
+    assert {path.stat().st_mode & 0o777 for path in (acceptance, receipt)} == {0o600}
+    text = subprocess.run(["pdftotext", str(receipt), "-"], check=True, capture_output=True, text=True).stdout
+    (csv,) = re.findall(r"\(CSV\): (\S+)", text)
+    assert rubrica("officer", "verify", csv, str(receipt)).returncode == 0
+    assert "is not the paper" in rubrica("officer", "verify", csv, str(acceptance)).stderr
+    assert "\noficina-7.ana\tregistrar\tACTIVE\t" in "\n" + rubrica("officer", "show").stdout
     assert (again.returncode, again.stdout) == (1, "")
     assert again.stderr.startswith("rubrica: already_registered: ")
     assert rubrica(*agency, "--public-key", str(tmp_path / "agency.pem")).returncode == 0

@@ -23,6 +23,7 @@ from hsm.pool import HSMPool
 from hsm.settings import TokenSettings
 from hsm.token_vault import TokenVault
 from tests.testkit.authn import bytes_on_disk, database
+from tests.testkit.officers import enter
 from tests.testkit.softhsm import core_token
 from tests.testkit.vault import FakeVault
 
@@ -82,7 +83,9 @@ async def register_and_change_phone(engine: AsyncEngine, vault: WatchedVault, co
     clock = SystemClock()
     log = Log(clock)
     register = CitizenRegister(vault, columns, clock)
-    await Registration(engine, register, Codes(), log).register(
+    await enter(
+        engine,
+        Registration(register, Codes(), log),
         nif="12345678Z",
         given_name="María",
         first_surname="Núñez",

@@ -12,9 +12,10 @@ import grpc
 from authn.agencies import WEB
 from authn.client import Envelope, FactorsClient, OTPChallenge, RegistryClient
 from authn.envelope import EnvelopeContext, EnvelopePurpose
+from authn.officer_client import OfficersClient
 from authn.sealing import Label, kdf, unseal
 from domain.algorithms import KeyType
-from domain.assurance import RegistrationLevel
+from domain.clock import SystemClock
 from domain.items import Item, certificate_item, list_sha256
 from signer.client import (
     CredentialOperationsClient,
@@ -23,6 +24,7 @@ from signer.client import (
     SignedItems,
 )
 from tests.testkit.core import EDGE, NIF, PASSWORD, Browser, a_document, code_of
+from tests.testkit.officers import an_officer, typed_by_officer
 
 VERIFIER = b"v" * 43
 
@@ -43,6 +45,7 @@ class Callers:
     gate: SignatureAuthorisationClient
     factors: FactorsClient
     registry: RegistryClient
+    officers: OfficersClient
     credentials: CredentialOperationsClient
     otp: Callable[[str], Awaitable[str]]
     """The code in the SMS of a challenge, once it came."""
@@ -50,16 +53,9 @@ class Callers:
 
     async def register(self, *, nif: str = NIF, phone: str = "+34612345678", level: str = "advanced") -> str:
         """Enter a citizen; gives the activation code."""
-        done = await self.registry.register(
-            nif=nif,
-            given_name="María",
-            first_surname="Núñez",
-            second_surname="Ibáñez",
-            phone=phone,
-            email="maria@example.org",
-            level=RegistrationLevel(level),
-            proof="document:office-12",
-        )
+        officer = an_officer()
+        await self.officers.add(officer, role="registrar", nif="00000001R")
+        done = await self.officers.register(officer, typed_by_officer(nif=nif, phone=phone, level=level))
         return done.activation_code
 
     async def activate(self, code: str, *, nif: str = NIF, password: str = PASSWORD) -> None:
@@ -160,6 +156,7 @@ async def calling(sockets: Path, otp: Callable[[str], Awaitable[str]]) -> AsyncI
             gate=SignatureAuthorisationClient(gate),
             factors=FactorsClient(gate),
             registry=RegistryClient(operator),
+            officers=OfficersClient(operator, SystemClock()),
             credentials=CredentialOperationsClient(operator),
             otp=otp,
         )

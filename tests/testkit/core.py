@@ -34,6 +34,7 @@ from rubrica.database import make_engine
 from rubrica.settings.core import CoreSettings
 from signer.requests import StagedRequest
 from signer.signing import Signed
+from tests.testkit.officers import enter
 from tests.testkit.pki import InMemoryPKI
 from tests.testkit.vault import FakeVault
 
@@ -117,7 +118,9 @@ class Played:
 
     async def register(self, *, nif: str = NIF, phone: str = "+34612345678", level: str = "advanced") -> str:
         """Enter a citizen; gives the activation code."""
-        done = await self.core.registration.register(
+        done = await enter(
+            self.core.engine,
+            self.core.registration,
             nif=nif,
             given_name="María",
             first_surname="Núñez",

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from authn.client import RegistryClient
 from domain.assurance import RegistrationLevel
-from rubrica.demo import RETURN_URL, Citizen
+from rubrica.demo import RETURN_URL, Citizen, register
 from rubrica.phone import Phone
 from rubrica.state import Running, operator_channel
 from rubrica_client import AgencyClient, CitizenBrowser, GateClient, NewDocument
@@ -61,16 +61,7 @@ class Service:
 
         async def enter() -> str:
             async with operator_channel(self.running.operator_socket) as channel:
-                done = await RegistryClient(channel).register(
-                    nif=person.nif,
-                    given_name="Ana",
-                    first_surname="Ejemplo",
-                    second_surname="Pruebas",
-                    phone=person.phone,
-                    email=person.email,
-                    level=level,
-                    proof="test",
-                )
+                done = await register(channel, person, level)
             return done.activation_code
 
         return person, _run(enter())

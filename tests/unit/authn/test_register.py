@@ -20,6 +20,7 @@ from domain.errors import AlreadyRegistered, MalformedRequest, NotFound, StateCo
 from domain.ids import CitizenId
 from hsm.errors import HSMWorkerLost
 from tests.testkit.authn import bytes_on_disk, database
+from tests.testkit.officers import enter
 from tests.testkit.time import FrozenClock
 from tests.testkit.vault import FakeVault
 
@@ -70,7 +71,7 @@ class Office:
         self.register = CitizenRegister(self.vault, self.columns, self.clock)
         self.outbox = Outbox(self.columns, self.clock)
         log = Log(self.clock)
-        self.registration = Registration(self.engine, self.register, self.codes, log)
+        self.registration = Registration(self.register, self.codes, log)
         self.phone_change = PhoneChange(
             engine=self.engine,
             register=self.register,
@@ -112,7 +113,7 @@ def typed(**changes: str) -> dict[str, str]:
 
 
 async def test_a_citizen_is_entered_with_code_and_leaf(office: Office) -> None:
-    done = await office.registration.register(**typed())
+    done = await enter(office.engine, office.registration, **typed())
     entered = done.citizen
     assert (entered.nif, entered.given_name, entered.second_surname) == ("12345678Z", "María del Mar", "")
     assert (entered.phone, entered.email) == ("+34612345678", "maria@example.org")
@@ -151,7 +152,7 @@ async def test_a_citizen_is_entered_with_code_and_leaf(office: Office) -> None:
 )
 async def test_what_is_wrong_is_refused_before_the_hsm_is_asked(office: Office, wrong: dict[str, str]) -> None:
     with pytest.raises(MalformedRequest) as refusal:
-        await office.registration.register(**typed(**wrong))
+        await enter(office.engine, office.registration, **typed(**wrong))
     assert not office.vault.calls
     assert await office.rows(citizen) == []
     [value] = wrong.values()
@@ -160,39 +161,39 @@ async def test_what_is_wrong_is_refused_before_the_hsm_is_asked(office: Office, 
 
 @pytest.mark.parametrize("nif", ["X1234567L", "y0000000z", "K0867756N", "L1234567L", "M1234567L", "00000001R"])
 async def test_every_kind_of_natural_person_is_taken(office: Office, nif: str) -> None:
-    assert (await office.registration.register(**typed(nif=nif))).citizen.nif == nif.upper()
+    assert (await enter(office.engine, office.registration, **typed(nif=nif))).citizen.nif == nif.upper()
 
 
 @pytest.mark.parametrize("phone", ["+447400123456", "0034612345678", "+351912345678"])
 async def test_a_foreign_mobile_is_taken(office: Office, phone: str) -> None:
-    entered = (await office.registration.register(**typed(phone=phone))).citizen
+    entered = (await enter(office.engine, office.registration, **typed(phone=phone))).citizen
     assert entered.phone == "+" + phone.removeprefix("00").removeprefix("+")
 
 
 @pytest.mark.parametrize("again", [{"phone": "687654321"}, {"nif": "00000000T"}])
 async def test_a_second_entry_leaves_nothing_behind(office: Office, again: dict[str, str]) -> None:
-    await office.registration.register(**typed())
+    await enter(office.engine, office.registration, **typed())
     with pytest.raises(AlreadyRegistered):
-        await office.registration.register(**typed(**again))
+        await enter(office.engine, office.registration, **typed(**again))
     assert len(await office.rows(citizen)) == len(await office.leaves()) == len(office.codes.stored) == 1
 
 
 async def test_nothing_is_entered_when_the_code_cannot_be_stored(office: Office) -> None:
     office.codes.fault = RuntimeError()
     with pytest.raises(RuntimeError):
-        await office.registration.register(**typed())
+        await enter(office.engine, office.registration, **typed())
     assert (await office.rows(citizen), await office.leaves()) == ([], [])
 
 
 async def test_nothing_is_entered_without_the_hsm(office: Office) -> None:
     office.vault.fault = HSMWorkerLost()
     with pytest.raises(HSMWorkerLost):
-        await office.registration.register(**typed())
+        await enter(office.engine, office.registration, **typed())
     assert (await office.rows(citizen), await office.leaves(), office.codes.stored) == ([], [], [])
 
 
 async def test_a_phone_change_ends_open_work_and_tells_both_phones(office: Office) -> None:
-    entered = (await office.registration.register(**typed())).citizen
+    entered = (await enter(office.engine, office.registration, **typed())).citizen
     changed = await office.phone_change.change(nif="12345678z", phone="687 654 321")
     assert (changed.id, changed.phone, changed.generation) == (entered.id, "+34687654321", 2)
     assert office.open_work.ended == [entered.id]
@@ -221,8 +222,8 @@ async def test_a_phone_change_ends_open_work_and_tells_both_phones(office: Offic
 async def test_a_phone_change_that_is_refused_changes_nothing(
     office: Office, nif: str, phone: str, refusal: type[Exception]
 ) -> None:
-    await office.registration.register(**typed())
-    await office.registration.register(**typed(nif="00000000T", phone="655555555"))
+    await enter(office.engine, office.registration, **typed())
+    await enter(office.engine, office.registration, **typed(nif="00000000T", phone="655555555"))
     before = await office.rows(citizen)
     with pytest.raises(refusal):
         await office.phone_change.change(nif=nif, phone=phone)
@@ -232,7 +233,7 @@ async def test_a_phone_change_that_is_refused_changes_nothing(
 
 
 async def test_a_phone_change_that_cannot_end_open_work_does_not_happen(office: Office) -> None:
-    await office.registration.register(**typed())
+    await enter(office.engine, office.registration, **typed())
     before = await office.rows(citizen)
     office.open_work.fault = RuntimeError()
     with pytest.raises(RuntimeError):
@@ -242,7 +243,7 @@ async def test_a_phone_change_that_cannot_end_open_work_does_not_happen(office: 
 
 
 async def test_no_personal_data_lie_in_the_clear(office: Office, tmp_path: Path) -> None:
-    done = await office.registration.register(**typed())
+    done = await enter(office.engine, office.registration, **typed())
     await office.phone_change.change(nif="12345678Z", phone="687654321")
     await office.engine.dispose()
     stored = bytes_on_disk(tmp_path)
