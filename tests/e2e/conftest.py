@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from documents.model import TrustMaterial
+from tests.testkit.browser import Visitor, chromium
 from tests.testkit.service import service as run_service
+
+SCREENSHOTS = Path(__file__).resolve().parents[2] / "var" / "screenshots"
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +22,27 @@ def service(tmp_path_factory):
 def citizen(service):
     """A citizen whose certificate is issued by the first signature that needs it."""
     return service.citizen()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens browsers; no page of ours may have had an error in any of them."""
+    opened = []
+
+    def visiting(locale="es-ES", *, script=True):
+        opened.append(Visitor(browser, locale, SCREENSHOTS, script=script))
+        return opened[-1]
+
+    yield visiting
+    for one in opened:
+        one.context.close()
+    assert [trouble for one in opened for trouble in one.trouble.found] == []
 
 
 def der(path):

@@ -1,12 +1,23 @@
 """A real browser before the running service, and a record of everything that it sends."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-from playwright.sync_api import Browser, BrowserContext, Page, Request, ViewportSize, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
@@ -20,6 +31,7 @@ FLAGS = (
 )
 PHONE: ViewportSize = {"width": 390, "height": 844}
 DESK: ViewportSize = {"width": 1280, "height": 900}
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 @contextlib.contextmanager
@@ -64,10 +76,12 @@ class Trouble:
     def watch(self, page: Page) -> None:
         """Listen to this page."""
         page.on("pageerror", lambda error: self.found.append(f"{page.url}: {error}"))
-        page.on(
-            "console",
-            lambda message: self.found.append(f"{page.url}: {message.text}") if message.type == "error" else None,
-        )
+        page.on("console", lambda message: self._note(page, message))
+
+    def _note(self, page: Page, message: ConsoleMessage) -> None:
+        # Chromium reports every refusal by a server, and those are what some tests are about.
+        if message.type == "error" and "the server responded with a status of 4" not in message.text:
+            self.found.append(f"{page.url}: {message.text}")
 
 
 def shoot(page: Page, folder: Path, name: str) -> None:
@@ -82,3 +96,68 @@ def shoot(page: Page, folder: Path, name: str) -> None:
         page.screenshot(path=folder / f"{name}-{label}.png", full_page=True)
     if before is not None:
         page.set_viewport_size(before)
+
+
+class Visitor:
+    """One browser with cookies of its own, and what can be done with it on our pages."""
+
+    def __init__(self, browser: Browser, locale: str, pictures: Path, *, script: bool = True) -> None:
+        """Open it.
+
+        Args:
+            browser: Chromium.
+            locale: Of the person.
+            pictures: Where screenshots go.
+            script: Whether JavaScript is on.
+        """
+        self.context = browser.new_context(
+            locale=locale, viewport=DESK, java_script_enabled=script, accept_downloads=True
+        )
+        self.language = locale[:2]
+        self.sent, self.trouble = Sent(), Trouble()
+        self.sent.watch(self.context)
+        self.page: Page = self.context.new_page()
+        self.trouble.watch(self.page)
+        self._pictures = pictures
+
+    def look(self, name: str) -> None:
+        """Take pictures and let axe judge the page."""
+        shoot(self.page, self._pictures, f"{name}-{self.language}")
+        assert self.page.locator("html").get_attribute("lang") == self.language
+        assert violations(self.page) == []
+
+    def bring(self, edge: str, *documents: Path) -> None:
+        """Upload files at the edge."""
+        self.page.goto(edge)
+        self.page.set_input_files("#documents", documents)
+        self.page.locator("button[type=submit]").click()
+
+    def to_the_gate(self) -> None:
+        """From the review page on."""
+        self.page.locator(".sign a.button").click()
+        self.page.wait_for_url("**/authorise/**")
+
+    def type_password(self, nif: str, password: str) -> None:
+        """The gate's first step."""
+        self.page.fill("#nif", nif)
+        self.page.fill("#password", password)
+        self.page.locator("[data-step='password'] button[type=submit]").click()
+
+    def reference(self) -> str:
+        """What the page says that the SMS must carry."""
+        shown = self.page.locator("[data-fill='reference']")
+        expect(shown).to_be_visible()
+        expect(shown).to_have_text(re.compile(r"\S+"))
+        return shown.inner_text()
+
+    def type_code(self, code: str) -> str:
+        """The one-time code; gives it back."""
+        self.page.fill("#otp", code)
+        self.page.locator("[data-step='code'] button[type=submit]").click()
+        return code
+
+
+def violations(page: Page) -> list[tuple[str, list[str]]]:
+    """What axe finds against WCAG 2.2 AA and its own best practice."""
+    found = Axe().run(page, options={"runOnly": RULES}).response["violations"]
+    return [(each["id"], [str(node["target"]) for node in each["nodes"]]) for each in found]
