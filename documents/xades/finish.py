@@ -63,7 +63,7 @@ def finish(
     signed = _assembled(document, prepared, parts)
 
     # What is released is read again as anybody will read it, and verified as a stranger's would be.
-    parsed = source.scan(signed, depth_limit=source.SIGNED_DEPTH_LIMIT)
+    parsed = source.scan(signed, signed=True)
     if parsed.signatures != 1:
         raise MalformedRequest("the signed document would hold more than one signature")
     try:

@@ -175,7 +175,7 @@ def _enveloped_octets(document: BinaryIO, parsed: Source | None, signature_id: s
     if parsed is None:
         document.seek(0)
         return document.read(), xmldsig.BASE64
-    around = source.scan(data_object(document, parsed, signature_id), depth_limit=source.SIGNED_DEPTH_LIMIT)
+    around = source.scan(data_object(document, parsed, signature_id), signed=True)
     return source.exclusive(around.tree().getroot()), xmldsig.EXCLUSIVE_C14N
 
 

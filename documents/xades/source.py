@@ -26,17 +26,20 @@ XML_LIMIT_BYTES = 16 * 1024 * 1024
 """Of a document that is parsed; what is signed by its octets alone may be larger."""
 DEPTH_LIMIT = 200
 """libxml2 itself stops at 256."""
-SIGNED_DEPTH_LIMIT = DEPTH_LIMIT + 12
-"""A signature around a document takes two levels, one within it ten."""
+SIGNATURE_LEVELS = 12
+"""How much deeper a signature makes a document: two levels around it, ten within it."""
+SIGNATURE_NODES = 200
 SIGNED_LIMIT_BYTES = XML_LIMIT_BYTES + 64 * 1024
 ATTRIBUTE_LIMIT = 256
 """Per element."""
 ATTRIBUTE_LIMIT_CHARACTERS = 256 * 1024
-ELEMENT_LIMIT = 500_000
+NODE_LIMIT = 500_000
+"""Of elements, attributes, declarations, comments and instructions together: a tree takes up to 300 octets for each."""
 
 BROKEN = "the XML is broken: it is not well-formed; please make the file again and send the new one"
 TOO_DEEP = f"the XML is nested more than {DEPTH_LIMIT} levels deep"
 TOO_LARGE = f"the XML is larger than {XML_LIMIT_BYTES // (1024 * 1024)} MiB"
+UNFOLDS_TOO_FAR = "the document unfolds to more than this service can handle"
 NO_XML = "the file is not an XML document"
 NO_DTD = "the XML has a document type or entities of its own (DOCTYPE); please send it without"
 OUTSIDE = "the XML takes in other files or style sheets (XInclude, xml-stylesheet, XSLT); please send it without them"
@@ -86,9 +89,13 @@ def parser_faults() -> Iterator[None]:
     except RubricaError:
         raise
     except (MemoryError, RecursionError) as error:
-        raise DocumentTooLarge("the document unfolds to more than this service can handle") from error
+        raise DocumentTooLarge(UNFOLDS_TOO_FAR) from error
     except OSError:
         raise  # the disk's fault, not the document's
+    except etree.LxmlError as error:
+        if any(entry.type == etree.ErrorTypes.ERR_NO_MEMORY for entry in error.error_log):
+            raise DocumentTooLarge(UNFOLDS_TOO_FAR) from error
+        raise UnsupportedDocument(BROKEN) from error
     except Exception as error:
         raise UnsupportedDocument(BROKEN) from error
 
@@ -132,10 +139,10 @@ def read_signed(document: BinaryIO, limit_bytes: int = SIGNED_LIMIT_BYTES) -> So
         UnsupportedDocument, DocumentTooLarge: As ``read``.
     """
     check_size(document, min(limit_bytes, SIGNED_LIMIT_BYTES))
-    return scan(document.read(), depth_limit=SIGNED_DEPTH_LIMIT)
+    return scan(document.read(), signed=True)
 
 
-def scan(data: bytes, *, depth_limit: int = DEPTH_LIMIT) -> Source:
+def scan(data: bytes, *, signed: bool = False) -> Source:
     """The first pass over octets that are in memory already.
 
     Raises:
@@ -144,12 +151,13 @@ def scan(data: bytes, *, depth_limit: int = DEPTH_LIMIT) -> Source:
     # XML appendix F: octets that begin so are of an encoding in which markup is not ASCII.
     if not data.removeprefix(_UTF8_MARK).lstrip(b" \t\r\n").startswith(b"<") or b"\0" in data:
         raise UnsupportedDocument(ENCODING if data[:2] in {b"\xfe\xff", b"\xff\xfe", b"<\0", b"\0<"} else NO_XML)
-    watcher = _Watcher(depth_limit)
+    watcher = _Watcher(signed=signed)
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.XmlDeclHandler = watcher.declaration
     parser.StartDoctypeDeclHandler = watcher.doctype
     parser.StartElementHandler = lambda name, attributes: watcher.start(name, attributes, parser.CurrentByteIndex)
     parser.EndElementHandler = lambda _name: watcher.end(parser.CurrentByteIndex)
+    parser.CommentHandler = watcher.comment
     parser.ProcessingInstructionHandler = watcher.instruction
     parser.StartNamespaceDeclHandler = watcher.namespace
     with parser_faults():
@@ -161,13 +169,14 @@ def scan(data: bytes, *, depth_limit: int = DEPTH_LIMIT) -> Source:
 class _Watcher:
     """Told by expat what comes; raises at the first thing that is refused."""
 
-    def __init__(self, depth_limit: int) -> None:
-        self._depth_limit = depth_limit
+    def __init__(self, *, signed: bool) -> None:
+        self._depth_limit = DEPTH_LIMIT + (SIGNATURE_LEVELS if signed else 0)
+        self._node_limit = NODE_LIMIT + (SIGNATURE_NODES if signed else 0)
         self.root_start = 0
         self.root_end = 0
         self.signatures = 0
         self._depth = 0
-        self._elements = 0
+        self._nodes = 0
 
     def declaration(self, version: str, encoding: str | None, _standalone: int) -> None:
         if version != "1.0":
@@ -178,11 +187,16 @@ class _Watcher:
     def doctype(self, *_declared: object) -> None:
         raise UnsupportedDocument(NO_DTD)
 
+    def comment(self, _data: str) -> None:
+        self._count(1)
+
     def instruction(self, target: str, _data: str) -> None:
+        self._count(1)
         if target == _STYLE_SHEET:
             raise UnsupportedDocument(OUTSIDE)
 
     def namespace(self, _prefix: str | None, uri: str | None) -> None:
+        self._count(1)
         if uri in _FOREIGN_NAMESPACES:
             raise UnsupportedDocument(OUTSIDE)
 
@@ -190,11 +204,9 @@ class _Watcher:
         if self._depth == 0:
             self.root_start = offset
         self._depth += 1
-        self._elements += 1
+        self._count(1 + len(attributes))
         if self._depth > self._depth_limit:
             raise DocumentTooLarge(TOO_DEEP)
-        if self._elements > ELEMENT_LIMIT:
-            raise DocumentTooLarge(f"the XML has more than {ELEMENT_LIMIT} elements")
         if len(attributes) > ATTRIBUTE_LIMIT or any(
             len(value) > ATTRIBUTE_LIMIT_CHARACTERS for value in attributes.values()
         ):
@@ -203,6 +215,11 @@ class _Watcher:
             self.signatures += 1
         if name == f"{DSIG} Transform" and attributes.get("Algorithm") == _XSLT_TRANSFORM:
             raise UnsupportedDocument(OUTSIDE)
+
+    def _count(self, nodes: int) -> None:
+        self._nodes += nodes
+        if self._nodes > self._node_limit:
+            raise DocumentTooLarge(f"the XML has more than {NODE_LIMIT} elements and attributes")
 
     def end(self, offset: int) -> None:
         self._depth -= 1

@@ -7,6 +7,7 @@ belongs and nothing beside, so that what was verified and what a reader takes fo
 
 import binascii
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,14 +21,14 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.x509 import load_der_x509_certificate
 
 from documents.xades import source
-from documents.xades.source import Element, Source
+from documents.xades.source import Element, Source, Tree
 from domain import xmldsig
 from domain.algorithms import SignatureAlgorithm
 from domain.digests import Digest, DigestAlgorithm
 from domain.items import Packaging
 
 _DS, _XADES = f"{{{xmldsig.DSIG}}}", f"{{{xmldsig.XADES}}}"
-_ID_NAMES = ("Id", "ID", "id", "{http://www.w3.org/XML/1998/namespace}id")
+_ID_NAMES = frozenset({"Id", "ID", "id", "{http://www.w3.org/XML/1998/namespace}id"})
 _ALGORITHMS = {uri: algorithm for algorithm, uri in xmldsig.SIGNATURE_METHODS.items()}
 _ES256_BYTES = 64
 _CERTIFICATES_LIMIT = 8
@@ -79,7 +80,8 @@ def verify(document: Source, number: int, content: Digest | None) -> Verified:
     tree = document.tree()
     root = tree.getroot()
     signature = list(root.iter(source.SIGNATURE))[number]
-    signature_id, parts = _parts(root, signature)
+    ids = _ids(root)
+    signature_id, parts = _parts(signature, ids)
     algorithm, data_reference, properties_reference = _signed_info(parts.signed_info)
     signed_info = source.exclusive(parts.signed_info)
     signed_properties = source.exclusive(parts.signed_properties)
@@ -91,9 +93,10 @@ def verify(document: Source, number: int, content: Digest | None) -> Verified:
 
     if sha256(signed_properties).digest() != properties_reference.digest:
         raise NotVerified(FAILED, "HASH_FAILURE", "the signed properties were changed after signing")
-    _same_id(root, parts.signed_properties, properties_reference)
-    packaging = _verify_data(document, number, parts, data_reference, content)
-    _about_the_data(parts.signed_properties, data_reference)
+    _same_id(parts.signed_properties, properties_reference, ids)
+    _about_the_data(parts.signed_properties, data_reference, ids)
+    # Last, as the enveloped-signature transform takes the tree apart.
+    packaging = _verify_data(tree, signature, parts, data_reference, content, ids)
     return Verified(
         signature_id=signature_id,
         packaging=packaging,
@@ -117,7 +120,7 @@ class _Parts:
     is_root: bool
 
 
-def _parts(root: Element, signature: Element) -> tuple[str, _Parts]:
+def _parts(signature: Element, ids: Counter[str]) -> tuple[str, _Parts]:
     """Every child of the signature by its place; none may be there that is not known."""
     children = _children(signature)
     expected = [f"{_DS}SignedInfo", f"{_DS}SignatureValue", f"{_DS}KeyInfo"]
@@ -134,10 +137,10 @@ def _parts(root: Element, signature: Element) -> tuple[str, _Parts]:
     signature_id = signature.get("Id", "")
     if not signature_id or qualifying.get("Target") != f"#{signature_id}":
         raise _broken("the signed properties are those of another signature")
-    _only(root, signature_id)
+    _only(signature_id, ids)
     signed_info, value, key_info = children[:3]
     _no_hidden_text(signed_info, value, key_info, holders[0])
-    parts = _Parts(signed_info, value, key_info, data[0] if data else None, inside[0], signature is root)
+    parts = _Parts(signed_info, value, key_info, data[0] if data else None, inside[0], signature.getparent() is None)
     return signature_id, parts
 
 
@@ -202,18 +205,23 @@ def _reference(element: Element) -> _Reference:
 
 
 def _verify_data(
-    document: Source, number: int, parts: _Parts, reference: _Reference, content: Digest | None
+    tree: Tree,
+    signature: Element,
+    parts: _Parts,
+    reference: _Reference,
+    content: Digest | None,
+    ids: Counter[str],
 ) -> Packaging:
     """Recompute the digest of what the signature refers to, in one of the three shapes that are known."""
     match reference:
         case _Reference(uri="", type="", transforms=(xmldsig.ENVELOPED_SIGNATURE, xmldsig.EXCLUSIVE_C14N)):
             if parts.is_root or parts.data is not None:
                 raise _broken("the signature says that it stands within the document, and does not")
-            packaging, octets = Packaging.ENVELOPED, _without_signature(document, number)
+            packaging, octets = Packaging.ENVELOPED, _without_signature(tree, signature)
         case _Reference(uri=str(uri), type=xmldsig.OBJECT_TYPE, transforms=(transform,)) if uri.startswith("#"):
             if parts.data is None or parts.data.get("Id") != uri[1:]:
                 raise _broken("the signed data is not where the signature has it")
-            _only(parts.data.getroottree().getroot(), uri[1:])
+            _only(uri[1:], ids)
             packaging, octets = Packaging.ENVELOPING, _enveloped_octets(parts.data, transform)
         case _Reference(uri=str(uri), type="", transforms=()) if uri and not uri.startswith("#"):
             if parts.data is not None:
@@ -238,10 +246,8 @@ def _verify_content(parts: _Parts, reference: _Reference, content: Digest | None
     return Packaging.DETACHED
 
 
-def _without_signature(document: Source, number: int) -> bytes:
-    """The enveloped-signature transform (XML Signature 1.1 §6.6.4), on a tree of its own."""
-    tree = document.tree()
-    signature = list(tree.getroot().iter(source.SIGNATURE))[number]
+def _without_signature(tree: Tree, signature: Element) -> bytes:
+    """The enveloped-signature transform (XML Signature 1.1 §6.6.4); ``tree`` loses its signature."""
     before, parent = signature.getprevious(), signature.getparent()
     if signature.tail:
         if before is not None:
@@ -314,12 +320,12 @@ def _is_issuer_serial(der: bytes, certificate: bytes) -> bool:
         return False
 
 
-def _about_the_data(signed_properties: Element, reference: _Reference) -> None:
+def _about_the_data(signed_properties: Element, reference: _Reference, ids: Counter[str]) -> None:
     """EN 319 132-1 §6.3: the format of the data is signed, and it is told of this reference."""
     formats = signed_properties.findall(f"{_XADES}SignedDataObjectProperties/{_XADES}DataObjectFormat")
     if not reference.id or [one.get("ObjectReference") for one in formats] != [f"#{reference.id}"]:
         raise _unknown("the signature is of no XAdES baseline level: it does not say what kind of document is signed")
-    _only(signed_properties.getroottree().getroot(), reference.id)
+    _only(reference.id, ids)
 
 
 def _verify_value(algorithm: SignatureAlgorithm, certificate: bytes, value: bytes, signed_info: bytes) -> None:
@@ -345,17 +351,21 @@ def _check_value(algorithm: SignatureAlgorithm, key: object, value: bytes, signe
             raise InvalidSignature
 
 
-def _same_id(root: Element, element: Element, reference: _Reference) -> None:
+def _same_id(element: Element, reference: _Reference, ids: Counter[str]) -> None:
     """The reference must lead to this very element, and its id to no other one."""
     name = element.get("Id", "")
     if not name or reference.uri != f"#{name}":
         raise _broken("the signature refers to other properties than its own")
-    _only(root, name)
+    _only(name, ids)
 
 
-def _only(root: Element, name: str) -> None:
-    holders = sum(1 for element in root.iter("*") for attribute in _ID_NAMES if element.get(attribute) == name)
-    if holders != 1:
+def _ids(root: Element) -> Counter[str]:
+    """How many attributes that may be ids have each value."""
+    return Counter(value for element in root.iter("*") for name, value in element.items() if name in _ID_NAMES)
+
+
+def _only(name: str, ids: Counter[str]) -> None:
+    if ids[name] != 1:
         raise _broken("an id that the signature relies on is there more than once")
 
 

@@ -11,10 +11,10 @@ from documents.xades.source import (
     ATTRIBUTE_LIMIT_CHARACTERS,
     BROKEN,
     DEPTH_LIMIT,
-    ELEMENT_LIMIT,
     ENCODING,
     NO_DTD,
     NO_XML,
+    NODE_LIMIT,
     OUTSIDE,
     TOO_DEEP,
     XML_LIMIT_BYTES,
@@ -32,6 +32,10 @@ LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
 
 def _attributes(count: int) -> str:
     return " ".join(f'b{number}=""' for number in range(count))
+
+
+def _declarations(count: int) -> str:
+    return " ".join(f'xmlns:b{number}="u"' for number in range(count))
 
 
 def hostile(secret: str, url: str) -> dict[str, tuple[bytes, str]]:
@@ -60,7 +64,10 @@ def hostile(secret: str, url: str) -> dict[str, tuple[bytes, str]]:
         "depth by one": ("<a>" * (DEPTH_LIMIT + 1) + "</a>" * (DEPTH_LIMIT + 1), TOO_DEEP),
         "a huge attribute": (f'<a b="{"c" * (ATTRIBUTE_LIMIT_CHARACTERS + 1)}"/>', "too long"),
         "many attributes": (f"<a {_attributes(ATTRIBUTE_LIMIT + 1)}/>", "too many"),
-        "many elements": (f"<a>{'<b/>' * ELEMENT_LIMIT}</a>", "elements"),
+        "many elements": (f"<a>{'<b/>' * NODE_LIMIT}</a>", "elements"),
+        "many comments": (f"<a>{'<!---->' * NODE_LIMIT}</a>", "elements"),
+        "many instructions": (f"<a>{'<?a?>' * NODE_LIMIT}</a>", "elements"),
+        "many declarations": (f"<a>{f'<b {_declarations(100)}/>' * (NODE_LIMIT // 100)}</a>", "elements"),
         "one long text": (f"<a>{'t' * 11_000_000}</a>", "XML"),
         "version 1.1": ('<?xml version="1.1"?><a/>', "version"),
         "an attribute twice": ('<a b="1" b="2"/>', BROKEN),
