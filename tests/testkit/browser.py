@@ -2,8 +2,10 @@
 
 import contextlib
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -96,6 +98,29 @@ def shoot(page: Page, folder: Path, name: str) -> None:
         page.screenshot(path=folder / f"{name}-{label}.png", full_page=True)
     if before is not None:
         page.set_viewport_size(before)
+
+
+@contextlib.contextmanager
+def agency_site() -> Iterator[str]:
+    """An agency's own web, where browsers come back to; gives its address."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"sede")
+
+        def log_message(self, *_arguments: object) -> None:
+            """Nobody reads it."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/vuelta"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 class Visitor:

@@ -75,7 +75,7 @@ class Service:
             gate.set_password(gate.complete_otp(pending, phone.code(pending.reference)), person.password)
         return Activated(person, phone)
 
-    def agency(self) -> AgencyClient:
+    def agency(self, return_url: str = RETURN_URL) -> AgencyClient:
         """A registered agency."""
         key, client_id = ec.generate_private_key(ec.SECP256R1()), f"agency-{secrets.token_hex(4)}"
 
@@ -86,20 +86,26 @@ class Service:
                     name="Ayuntamiento de Pruebas",
                     public_key=key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
                     rights=["sign", "name_citizen"],
-                    return_urls=[RETURN_URL],
+                    return_urls=[return_url],
                 )
 
         _run(enter())
         return AgencyClient(self.running.edge, client_id, key)
 
     def submit(
-        self, agency: AgencyClient, citizen: Activated, documents: Sequence[Path], **options: str
+        self,
+        agency: AgencyClient,
+        citizen: Activated,
+        documents: Sequence[Path],
+        *,
+        return_url: str = RETURN_URL,
+        **options: str,
     ) -> tuple[str, str]:
         """An agency's transaction, uploaded and closed: its id and where the citizen reviews it."""
         created = agency.create(
             [NewDocument(path.stem) for path in documents],
             citizen_nif=citizen.person.nif,
-            return_url=RETURN_URL,
+            return_url=return_url,
             nonce=secrets.token_hex(8),
             **options,
         )
