@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs import profiles
 from certs.csr import assemble_csr, csr_to_be_signed
-from certs.issuer import CitizenSubject, IssuedCertificate, RevocationReason
+from certs.issuer import CitizenSubject, IssuedCertificate, RevocationReason, Subject
 from certs.pki.service import PKI
 from certs.pki.trust import write_trust_anchors
 from certs.profiles import PublicAddresses
@@ -156,7 +156,7 @@ def sign_with(key: PrivateKey, data: bytes) -> bytes:
     return key.sign(data, padding.PKCS1v15(), hashes.SHA256())
 
 
-def a_csr(key: PrivateKey, subject: CitizenSubject = DEMO_CITIZEN) -> bytes:
+def a_csr(key: PrivateKey, subject: Subject = DEMO_CITIZEN) -> bytes:
     """A certification request, DER, signed by ``key``."""
     to_be_signed = csr_to_be_signed(subject, profiles.spki_of(key.public_key()))
     return assemble_csr(to_be_signed, sign_with(key, to_be_signed), key_type_of(key))

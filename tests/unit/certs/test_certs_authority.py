@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.csr import assemble_csr, csr_to_be_signed
-from certs.issuer import RevocationReason
+from certs.issuer import OrganisationSubject, RevocationReason
 from certs.pki.authority import PublicURLChanged
 from certs.pki.keys import TokenKey
 from certs.pki.service import PKI
-from certs.profiles import spki_of, subject_name
+from certs.profiles import UnfitCertificate, check_issued, spki_of, subject_name
 from domain.algorithms import KeyType
 from domain.errors import AlgorithmNotAllowed, IdempotencyConflict, MalformedRequest, NotFound, StateConflict
 from hsm.keys import SigningKey
@@ -33,6 +33,7 @@ from tests.testkit.pki import (
 from tests.testkit.time import FrozenClock
 
 NEIGHBOUR = replace(DEMO_CITIZEN, nif="87654321X", given_name="Ana")
+ORGANISATION = OrganisationSubject(organisation="Ayuntamiento", organisation_id="VATES-P2807900B")
 DAY_SECONDS = 86400
 
 
@@ -70,6 +71,34 @@ def test_a_rsa_key_is_certified(pki: InMemoryPKI, rsa_key: PrivateKey) -> None:
     certificate = x509.load_der_x509_certificate(issued.certificate)
     assert certificate.public_key() == rsa_key.public_key()
     assert issued.chain == (pki.ca,)
+
+
+def test_a_seal_is_certified_for_an_organisation_alone(pki: InMemoryPKI, clock: FrozenClock) -> None:
+    key = new_key(KeyType.P256)
+    csr = a_csr(key, ORGANISATION)
+    issued = pki.authority.issue(csr, ORGANISATION, "seal-1")
+    again = pki.authority.issue(csr, ORGANISATION, "seal-1")
+    assert issued == again
+    certificate = check_issued(issued, spki_of(key.public_key()), ORGANISATION, clock.now())
+    assert certificate.subject.rfc4514_string() == "CN=Ayuntamiento,2.5.4.97=VATES-P2807900B,O=Ayuntamiento,C=ES"
+    usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert usage.content_commitment
+    assert not usage.digital_signature
+    policies = certificate.extensions.get_extension_for_class(x509.CertificatePolicies).value
+    assert [policy.policy_identifier.dotted_string for policy in policies] == ["2.999.1.3"]
+    with pytest.raises(UnfitCertificate, match="another subject"):
+        check_issued(issued, spki_of(key.public_key()), DEMO_CITIZEN, clock.now())
+    with pytest.raises(StateConflict):
+        pki.authority.issue(a_csr(key, DEMO_CITIZEN), DEMO_CITIZEN, "citizen-1")
+    pki.authority.revoke(certificate.serial_number, RevocationReason.KEY_COMPROMISE)
+    assert ca_crl(pki).get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+
+
+@pytest.mark.parametrize("organisation_id", ["", "P2807900B", "VATES", "vates-p2807900b", "VATES-"])
+def test_an_organisation_needs_an_identifier_of_its_kind(pki: InMemoryPKI, organisation_id: str) -> None:
+    subject = OrganisationSubject(organisation="Ayuntamiento", organisation_id=organisation_id)
+    with pytest.raises(MalformedRequest, match="identifier"):
+        pki.authority.issue(b"", subject, "seal-1")
 
 
 def test_serial_numbers_are_long_and_differ(pki: InMemoryPKI) -> None:
