@@ -34,6 +34,7 @@ _SENTENCES: Mapping[str, str] = {
     "request_already_signed": "This was signed before. Open the link again to see the signed document.",
     "dependency_unavailable": "A part of the service does not answer. Please try again in a few minutes.",
     "hsm_unavailable": "The signing device does not answer. Nothing was signed. Please try again in a few minutes.",
+    "rate_limited": "This was asked for too often in a short time. Please wait a little and try again.",
     "busy": "Many people are using the service right now. Please try again in a moment.",
     "ca_unavailable": "The certification authority does not answer. Nothing was signed. Please try again later.",
     "tsa_unavailable": "The timestamp authority does not answer. Please try again later.",

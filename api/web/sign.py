@@ -127,7 +127,8 @@ async def download(link_token: LinkToken, number: Number, request: Request, prov
     document = transaction.documents[number - 1]
     ending = "pdf" if document.signed_media_type == PDF else "xml"
     words = look_of(request.app).words(request)
-    name = f"{document.title.replace('/', ' ')}-{words('signed')}.{ending}"
+    signed = words("signed")
+    name = f"{document.title.replace('/', ' ')}-{signed}.{ending}"
     return FileResponse(path, media_type=document.signed_media_type, filename=name)
 
 

@@ -1,0 +1,137 @@
+"""What people see of a document before they sign it, through the limited child."""
+
+import io
+from pathlib import Path
+
+import pikepdf
+import pypdfium2
+import pytest
+from PIL import Image
+
+from documents.child import DocumentWorker
+from documents.model import PAdESOptions, Unseen
+from documents.preview import PIXEL_LIMIT, TEXT_LIMIT_CHARACTERS, WIDTH_PIXELS
+from domain.clock import SystemClock
+from domain.errors import NotFound, UnsupportedDocument
+
+SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+PLAIN = SAMPLES / "good" / "libreoffice.pdf"
+FORM = SAMPLES / "good" / "reportlab-form.pdf"
+
+
+@pytest.fixture
+async def worker():
+    async with DocumentWorker(SystemClock()) as running:
+        yield running
+
+
+async def test_every_sample_has_its_pages_and_their_pictures(worker):
+    for path in sorted((SAMPLES / "good").glob("*.pdf")):
+        outline = await worker.outline(path)
+        assert outline.page_count == len(outline.pages) > 0, path.name
+        for number in range(1, outline.page_count + 1):
+            picture = decoded(await worker.preview(path, number))
+            assert picture.width > 1000, path.name
+            low, high = picture.convert("L").getextrema()
+            assert low < high, f"{path.name}: the page is blank"
+
+
+def decoded(image):
+    picture = Image.open(io.BytesIO(image.png))
+    picture.load()  # checks every checksum
+    assert picture.format == "PNG"
+    return picture
+
+
+async def test_the_picture_is_pixel_for_pixel_what_pdfium_draws(worker):
+    picture = decoded(await worker.preview(PLAIN, 1))
+
+    page = pypdfium2.PdfDocument(PLAIN)[0]
+    scale = min(WIDTH_PIXELS / page.get_width(), (PIXEL_LIMIT / (page.get_width() * page.get_height())) ** 0.5)
+    drawn = page.render(scale=scale, rev_byteorder=True).to_pil()
+    assert (drawn.size, drawn.tobytes()) == (picture.size, picture.tobytes())
+    other = decoded(await worker.preview(SAMPLES / "good" / "latex.pdf", 1))
+    assert other.tobytes() != picture.tobytes()
+
+
+async def test_form_fields_are_shown_filled_in(worker, tmp_path):
+    empty = decoded(await worker.preview(FORM, 1))
+    filled = tmp_path / "filled.pdf"
+    with pikepdf.open(FORM) as pdf:
+        fields = list(pdf.Root.AcroForm.Fields)
+        text = next(field for field in fields if field.get("/FT") == pikepdf.Name.Tx)
+        text.V = pikepdf.String("Pago de 9.999 euros")
+        del text.AP
+        pdf.Root.AcroForm.NeedAppearances = True
+        pdf.save(filled)
+
+    assert decoded(await worker.preview(filled, 1)).tobytes() != empty.tobytes()
+
+
+async def test_the_text_of_a_page_can_be_read_out(worker):
+    outline = await worker.outline(PLAIN)
+
+    assert "Doña Begoña García" in outline.pages[0].text
+    assert all(sign.isprintable() or sign == "\n" for sign in outline.pages[0].text)
+
+
+async def test_what_no_picture_shows_is_named(worker, tmp_path):
+    loaded = tmp_path / "loaded.pdf"
+    with pikepdf.open(PLAIN) as pdf:
+        script = pikepdf.Dictionary(S=pikepdf.Name.JavaScript, JS=pikepdf.String("app.alert(1)"))
+        pdf.attachments["hidden.txt"] = b"hidden"
+        names = pikepdf.Array([pikepdf.String("a"), pdf.make_indirect(script)])
+        pdf.Root.Names.JavaScript = pdf.make_indirect(pikepdf.Dictionary(Names=names))
+        pdf.save(loaded)
+
+    assert (await worker.outline(PLAIN)).unseen == ()
+    assert (await worker.outline(loaded)).unseen == (Unseen.SCRIPT, Unseen.ATTACHMENTS)
+    assert (await worker.outline(SAMPLES / "good" / "signed-before.pdf")).unseen == (Unseen.SIGNATURES,)
+
+
+async def test_the_signature_that_is_being_prepared_is_no_earlier_one(worker, tmp_path):
+    prepared = tmp_path / "prepared.pdf"
+    await worker.prepare(PLAIN, prepared, PAdESOptions(signing_time=SystemClock().now()))
+
+    assert (await worker.outline(prepared)).unseen == ()
+    assert decoded(await worker.preview(prepared, 1)).tobytes() == decoded(await worker.preview(PLAIN, 1)).tobytes()
+
+
+@pytest.mark.parametrize("size", [(14_400, 3), (3, 14_400), (3, 3), (14_400, 14_400)])
+async def test_pages_of_odd_sizes_stay_within_bounds(worker, tmp_path, size):
+    odd = tmp_path / "odd.pdf"
+    with pikepdf.new() as pdf:
+        pdf.add_blank_page(page_size=size)
+        pdf.save(odd)
+
+    picture = decoded(await worker.preview(odd, 1))
+
+    assert 0 < picture.width * picture.height <= PIXEL_LIMIT * 1.01
+
+
+async def test_there_is_no_page_beyond_the_last(worker):
+    for number in (0, 2):
+        with pytest.raises(NotFound):
+            await worker.preview(PLAIN, number)
+
+
+@pytest.mark.parametrize("name", ["truncated.pdf", "not-a-pdf.pdf", "empty.pdf", "needs-password.pdf"])
+async def test_what_cannot_be_opened_is_a_refusal(worker, name):
+    with pytest.raises(UnsupportedDocument):
+        await worker.preview(SAMPLES / "refused" / name, 1)
+
+
+async def test_xml_is_indented_text(worker, tmp_path):
+    document = tmp_path / "a.xml"
+    document.write_text('<a x="1"><b>ñ</b><c/></a>')
+
+    outline = await worker.outline(document)
+
+    assert outline.text == '<a x="1">\n  <b>ñ</b>\n  <c/>\n</a>'
+    assert (outline.page_count, outline.unseen) == (0, ())
+    document.write_text(f"<a>{'<b>x</b>' * TEXT_LIMIT_CHARACTERS}</a>")
+    long = await worker.outline(document)
+    assert (len(long.text), long.unseen) == (TEXT_LIMIT_CHARACTERS, (Unseen.FURTHER_PAGES,))
+    document.write_text('<!DOCTYPE a [<!ENTITY b "b">]><a>&b;</a>')
+    with pytest.raises(UnsupportedDocument):
+        await worker.outline(document)
