@@ -1,10 +1,11 @@
-"""Composition root of the edge: database, document store, limited children, clients of the core, HTTP face."""
+"""Composition root of the edge: database, document store, limited children, clients of the core, HTTP and gRPC."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import sqlalchemy as sa
 import structlog
 from fastapi import FastAPI
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.fetch import AllowlistFetch
 from api.rest.app import create_app
 from api.rest.services import Services
+from api.rpc.service import Face, make_server
 from api.storage import DocumentStore
 from api.transactions.model import Limits
 from api.transactions.review import Approvals
@@ -35,6 +37,8 @@ from signer.client import SignatureActivationClient
 
 SCRATCH_LIFE_SECONDS = 24 * 3600
 HOUSEKEEPING_SECONDS = 600.0
+RPC_STOP_SECONDS = 2.0
+"""For calls under way: whoever watches would not end by themselves, and whoever uploads may repeat it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -53,8 +57,38 @@ def run(settings_path: Path | None) -> None:
 
 
 async def _serve(settings: EdgeSettings) -> None:
-    async with build(settings) as app:
+    async with build(settings) as app, _rpc(settings, app.state.services):
         await serve(app, settings)
+
+
+@contextlib.asynccontextmanager
+async def _rpc(settings: EdgeSettings, services: Services) -> AsyncIterator[None]:
+    """The gRPC API while the context lasts, if there is to be one; calls under way may end."""
+    if not settings.grpc_listen:
+        yield
+        return
+    server = make_server(
+        Face(
+            transactions=services.transactions,
+            callers=services.callers,
+            store=services.store,
+            sealer=services.sealer,
+            public_url=services.public_url,
+        )
+    )
+    try:
+        if settings.grpc_certificate_file is None or settings.grpc_key_file is None:
+            server.add_insecure_port(settings.grpc_listen)
+        else:
+            pair = (settings.grpc_key_file.read_bytes(), settings.grpc_certificate_file.read_bytes())
+            server.add_secure_port(settings.grpc_listen, grpc.ssl_server_credentials([pair]))
+    except RuntimeError as error:
+        raise OSError(f"grpc_listen: {error}") from error
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(RPC_STOP_SECONDS)
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,8 @@
-"""Generates Python from the ``.proto`` files, each result beside its source; ``--check`` only compares."""
+"""Generates Python from the ``.proto`` files, each result beside its source; ``--check`` only compares.
+
+What is public is generated for the client too, which is a distribution of its own: the same descriptor, so that both
+may live in one process.
+"""
 
 import argparse
 import sys
@@ -9,11 +13,13 @@ from pathlib import Path
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
+PUBLIC = ("api/rpc/proto", "client/rubrica_client/proto")
+"""Where the public interface lies, and where the client has it."""
 
 
 def generate(target: Path) -> list[Path]:
     """Write what protoc makes of every source under ``target``; gives the files' places relative to it."""
-    sources = sorted(ROOT.glob("[a-z]*/proto/*.proto"))
+    sources = sorted({*ROOT.glob("[a-z]*/proto/*.proto"), *(ROOT / PUBLIC[0]).glob("*.proto")})
     outcome = protoc.main(
         [
             "protoc",
@@ -27,7 +33,11 @@ def generate(target: Path) -> list[Path]:
     )
     if outcome:
         raise SystemExit(outcome)
-    return [path.relative_to(target) for path in target.rglob("*") if path.is_file()]
+    (target / PUBLIC[1]).mkdir(parents=True, exist_ok=True)
+    for made in (target / PUBLIC[0]).glob("*_pb2*.py*"):
+        text = made.read_text(encoding="utf-8").replace("api.rpc.proto", "rubrica_client.proto")
+        (target / PUBLIC[1] / made.name).write_text(text, encoding="utf-8")
+    return [path.relative_to(target) for path in target.rglob("*_pb2*.py*") if path.is_file()]
 
 
 def main() -> int:

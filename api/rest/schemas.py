@@ -6,8 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.transactions import steps
 from api.transactions.model import (
-    UNDER_WAY,
+    NONCE_CHARACTERS,
+    RETURN_URL_CHARACTERS,
+    TITLE_CHARACTERS,
     Document,
     DocumentState,
     NewTransaction,
@@ -26,7 +29,9 @@ class NewDocumentBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     title: str = Field(
-        min_length=1, max_length=500, description="Shown to the citizen and in the SMS; cleaned, cut at 120."
+        min_length=1,
+        max_length=TITLE_CHARACTERS,
+        description="Shown to the citizen and in the SMS; cleaned, cut at 120.",
     )
 
 
@@ -47,8 +52,10 @@ class NewTransactionBody(BaseModel):
     )
     algorithm: str = Field(default="ES256", description="ES256 or RS256 (RFC 7518)", max_length=16)
     citizen_nif: str = Field(default="", max_length=20, description="Who is to sign; an agency must say.", repr=False)
-    return_url: str = Field(default="", max_length=2000, description="One of those registered, letter by letter.")
-    nonce: str = Field(default="", max_length=200, description="Given back in the result token.")
+    return_url: str = Field(
+        default="", max_length=RETURN_URL_CHARACTERS, description="One of those registered, letter by letter."
+    )
+    nonce: str = Field(default="", max_length=NONCE_CHARACTERS, description="Given back in the result token.")
 
     def parsed(self) -> NewTransaction:
         """As the domain has it.
@@ -90,7 +97,7 @@ class DocumentView(BaseModel):
 class NextStep(BaseModel):
     """What has to happen next, for programs."""
 
-    action: Literal["upload", "submit", "review", "wait", "collect", "none"]
+    action: steps.Action
     documents: list[int] = Field(description="Which documents it is about.")
     url: str = Field(description="Where, if a browser is to go there; else empty.")
 
@@ -228,13 +235,5 @@ def review_view(review: Review, review_url: str, gate_url: str) -> ReviewView:
 
 def next_step(transaction: Transaction, review_url: str) -> NextStep:
     """What has to happen next."""
-    numbers = [document.number for document in transaction.documents]
-    if transaction.state is TransactionState.OPEN:
-        missing = [document.number for document in transaction.documents if document.state is DocumentState.EXPECTED]
-        return NextStep(action="upload" if missing else "submit", documents=missing or numbers, url="")
-    if transaction.state in {TransactionState.SUBMITTED, TransactionState.REVIEWED}:
-        return NextStep(action="review", documents=numbers, url=review_url)
-    if transaction.state in UNDER_WAY:
-        return NextStep(action="wait", documents=numbers, url="")
-    signed = [document.number for document in transaction.documents if document.signed_id is not None]
-    return NextStep(action="collect" if signed else "none", documents=signed, url="")
+    step = steps.next_step(transaction, review_url)
+    return NextStep(action=step.action, documents=list(step.documents), url=step.url)

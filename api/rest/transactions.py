@@ -17,8 +17,9 @@ from api.rest.schemas import (
     next_step,
     transaction_view,
 )
-from api.rest.services import AuthorizationHeader, Calling, IdempotencyKey, Provided, bearer, is_assertion
+from api.rest.services import AuthorizationHeader, Calling, IdempotencyKey, Provided
 from api.storage import StoredId
+from api.transactions.callers import bearer, is_assertion
 from api.transactions.model import PDF, XML
 from api.transactions.service import IdempotentPost, draw_transaction_id
 from authn.client import AuthenticatedClient

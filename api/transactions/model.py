@@ -38,6 +38,10 @@ PACKAGINGS: Mapping[SignatureFormat, tuple[Packaging, ...]] = {
 }
 
 NIF_CHARACTERS = 9
+TITLE_CHARACTERS = 500
+"""As it comes; shown are fewer."""
+RETURN_URL_CHARACTERS = 2000
+NONCE_CHARACTERS = 200
 MEBIBYTE = 1024 * 1024
 """What this edge can prepare and finish; the core may build more."""
 EPOCH = datetime.fromtimestamp(0, UTC)
@@ -221,6 +225,12 @@ class Transaction:
     tries: int = 0
     documents: tuple[Document, ...] = ()
 
+    @property
+    def final(self) -> bool:
+        """Nothing will change any more, but for the removal of everything."""
+        partial = any(document.state is DocumentState.PARTIAL for document in self.documents)
+        return self.state not in {*UNAPPROVED, *UNDER_WAY} and not partial
+
     def xades_options(self, document: Document, media_type: str) -> XAdESOptions | None:
         """How ``document`` is signed by XAdES; ``None`` for other formats."""
         if self.format is not SignatureFormat.XADES:
@@ -258,7 +268,8 @@ def new_transaction(
     """Check what does not depend on who asks.
 
     Raises:
-        MalformedRequest: A title without visible characters, a level, format or packaging that is none of ours.
+        MalformedRequest: A title without visible characters, a level, format or packaging that is none of ours, a text
+            that is too long.
         AlgorithmNotAllowed: Not an algorithm, or not a format in this packaging or at this level, that is offered.
     """
     try:
@@ -270,6 +281,15 @@ def new_transaction(
         raise AlgorithmNotAllowed("this format is not offered in this packaging")
     if chosen_level not in LEVELS[chosen_format]:
         raise AlgorithmNotAllowed("this format is not offered at this level")
+    for name, text, most in (
+        ("nonce", client_nonce, NONCE_CHARACTERS),
+        ("return address", return_url, RETURN_URL_CHARACTERS),
+        *(("title", title, TITLE_CHARACTERS) for title in titles),
+    ):
+        if len(text) > most:
+            raise MalformedRequest(f"a {name} has at most {most} characters")
+    if not client_nonce.isprintable():
+        raise MalformedRequest("a nonce has printable characters only")
     nif = normalized_nif(citizen_nif)
     return NewTransaction(
         titles=tuple(cleaned_title(title) for title in titles),

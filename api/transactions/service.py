@@ -1,5 +1,6 @@
 """Submit and collect: what callers do with a transaction before and after the citizen's approval."""
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -39,6 +40,7 @@ GRANT_AGE = timedelta(hours=6)
 ANONYMOUS_KEY_CHARACTERS = 32
 """Least length of an idempotency key where nobody says who asks: there the key alone brings the answer back."""
 KEY_CHARACTERS = 255
+WATCH_PAUSE_SECONDS = 0.5
 
 GRANT = "transactions.grant"
 LINK = "transactions.link"
@@ -163,6 +165,26 @@ class Transactions:
         if transaction is None or not _owns(caller, transaction):
             raise NotFound("no such transaction")
         return transaction
+
+    async def watch(
+        self, transaction_id: str, caller: Caller, *, pause_seconds: float = WATCH_PAUSE_SECONDS
+    ) -> AsyncIterator[Transaction]:
+        """The caller's transaction, and again whenever it has changed, until it is final.
+
+        Any edge may be the one that changes it, so the database is asked.
+
+        Raises:
+            NotFound: As ``find``.
+        """
+        seen = None
+        while True:
+            transaction = await self.find(transaction_id, caller)
+            if transaction != seen:
+                yield transaction
+            if transaction.final:
+                return
+            seen = transaction
+            await asyncio.sleep(pause_seconds)
 
     async def upload(
         self, transaction_id: str, caller: Caller, number: int, stream: AsyncIterator[bytes], *, media_type: str = PDF
@@ -392,6 +414,7 @@ def _document(transaction: Transaction, number: int) -> Document:
 def _key_sha256(key: str, *, least: int) -> bytes:
     if not least <= len(key) <= KEY_CHARACTERS or not (key.isascii() and key.isprintable()):
         raise MalformedRequest(
-            f"the header Idempotency-Key is needed: {least} to {KEY_CHARACTERS} printable characters"
+            f"an idempotency key is needed (in HTTP the header Idempotency-Key): {least} to {KEY_CHARACTERS} "
+            "printable characters"
         )
     return hashlib.sha256(key.encode()).digest()

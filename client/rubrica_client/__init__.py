@@ -3,11 +3,11 @@
 An agency creates a transaction, uploads, sends the citizen to the review address, and collects::
 
     agency = AgencyClient("https://firma.example", "sede", private_key)
-    created = agency.create([NewDocument("Solicitud")], citizen_nif="12345678Z")
-    agency.upload(created.id, 1, pdf)
-    agency.submit(created.id)
+    created = agency.send([NewDocument("Solicitud", pdf)], citizen_nif="12345678Z")
     ...                                   # the citizen opens created.review_url
     signed = agency.collect(created.id, 1)
+
+``rubrica_client.grpc`` has the same client for gRPC (extra ``grpc``).
 
 ``CitizenBrowser`` plays the citizen's browser: it seals password and one-time code itself, so that only the core opens
 them. ``GateClient`` alone activates and changes the permanent password, and logs in by PIN.

@@ -27,6 +27,17 @@ class NewDocument:
 
     title: str
     """What the citizen is shown, also in the SMS."""
+    content: bytes | Path = field(default=b"", repr=False)
+    """Its octets, or the file that has them, where it goes with the transaction (``send``)."""
+    media_type: str = "application/pdf"
+    """What they are, without parameters."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """The octets, piece by piece."""
+        if isinstance(self.content, Path):
+            yield from _chunks(self.content)
+        else:
+            yield from (self.content[at : at + CHUNK_BYTES] for at in range(0, len(self.content), CHUNK_BYTES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +50,62 @@ class Created:
     link_token: str = field(repr=False)
 
 
-class AgencyClient:
+class Agency:
+    """One registered client: how it proves who it is, and what it believes; the same over REST and gRPC."""
+
+    def __init__(
+        self, client_id: str, private_key: ec.EllipticCurvePrivateKey, audience: str, now: Callable[[], float]
+    ) -> None:
+        self._client_id = client_id
+        self._key = private_key
+        self._audience = audience
+        self._now = now
+
+    def verify_result(
+        self, token: str, token_key: ec.EllipticCurvePublicKey | bytes, *, nonce: str = ""
+    ) -> dict[str, Any]:
+        """The claims of a result token made for this client.
+
+        Args:
+            token: From the return address or the status.
+            token_key: The core's public TOK key or its PEM, pinned.
+            nonce: The one given at creation.
+
+        Raises:
+            JWSInvalid: Not by that key, not a result, for someone else, another nonce, or over.
+        """
+        claims = jws.verify(token, pinned_key(token_key), kind="result+jwt")
+        if claims.get("aud") != self._client_id or claims.get("nonce") != nonce:
+            raise JWSInvalid("the result is not for this client and nonce")
+        expires = claims.get("exp")
+        if type(expires) is not int or expires <= self._now():
+            raise JWSInvalid("the result is over")
+        return claims
+
+    @staticmethod
+    def verify_receipt(receipt: str, token_key: ec.EllipticCurvePublicKey | bytes) -> dict[str, Any]:
+        """The claims of a receipt.
+
+        Raises:
+            JWSInvalid: Not a receipt by that key.
+        """
+        return jws.verify(receipt, pinned_key(token_key), kind="receipt+jwt")
+
+    def assertion(self) -> str:
+        """A private_key_jwt (RFC 7523) that serves one request."""
+        issued = int(self._now())
+        claims = {
+            "iss": self._client_id,
+            "sub": self._client_id,
+            "aud": self._audience,
+            "iat": issued,
+            "exp": issued + ASSERTION_LIFE_SECONDS,
+            "jti": secrets.token_hex(16),
+        }
+        return jws.sign({"kid": self._client_id, "typ": "JWT"}, claims, self._key)
+
+
+class AgencyClient(Agency):
     """Speaks with an edge as one registered client; use as a context manager or call ``close``."""
 
     def __init__(
@@ -62,10 +128,7 @@ class AgencyClient:
             transport: Another one for tests.
             now: Seconds since 1970.
         """
-        self._client_id = client_id
-        self._key = private_key
-        self._audience = audience or edge_url
-        self._now = now
+        super().__init__(client_id, private_key, audience or edge_url, now)
         self._http = httpx.Client(base_url=edge_url, transport=transport, timeout=TIMEOUT_SECONDS, trust_env=False)
 
     def __enter__(self) -> Self:
@@ -119,6 +182,28 @@ class AgencyClient:
         key = idempotency_key or secrets.token_hex(16)
         answer = self._send("POST", "/v1/transactions", json=body, headers={"Idempotency-Key": key}).json()
         return Created(id=answer["id"], review_url=answer["review_url"], link_token=answer["link_token"])
+
+    def send(
+        self, documents: Sequence[NewDocument], *, citizen_nif: str, idempotency_key: str | None = None, **options: str
+    ) -> Created:
+        """Open a transaction, upload its documents and close it: ``create``, ``upload`` and ``submit`` in one.
+
+        Args:
+            documents: One to a hundred, with their content.
+            citizen_nif: Who is to sign.
+            idempotency_key: The same key with the same documents gets the same transaction, and goes on where it broke.
+            options: Those of ``create``: level, algorithm, format, packaging, return_url, nonce.
+
+        Raises:
+            RubricaProblem: ``unsupported_document`` with a plain reason, and others.
+        """
+        key = idempotency_key or secrets.token_hex(16)
+        created = self.create(documents, citizen_nif=citizen_nif, idempotency_key=key, **options)
+        if self.status(created.id)["state"] == "OPEN":
+            for number, document in enumerate(documents, 1):
+                self.upload(created.id, number, document.content, media_type=document.media_type)
+            self.submit(created.id, idempotency_key=key)
+        return created
 
     def upload(
         self, transaction_id: str, number: int, document: bytes | Path, *, media_type: str = "application/pdf"
@@ -177,36 +262,6 @@ class AgencyClient:
         """Give up before the citizen approves."""
         self._send("DELETE", f"/v1/transactions/{transaction_id}")
 
-    def verify_result(
-        self, token: str, token_key: ec.EllipticCurvePublicKey | bytes, *, nonce: str = ""
-    ) -> dict[str, Any]:
-        """The claims of a result token made for this client.
-
-        Args:
-            token: From the return address or the status.
-            token_key: The core's public TOK key or its PEM, pinned.
-            nonce: The one given at creation.
-
-        Raises:
-            JWSInvalid: Not by that key, not a result, for someone else, another nonce, or over.
-        """
-        claims = jws.verify(token, pinned_key(token_key), kind="result+jwt")
-        if claims.get("aud") != self._client_id or claims.get("nonce") != nonce:
-            raise JWSInvalid("the result is not for this client and nonce")
-        expires = claims.get("exp")
-        if type(expires) is not int or expires <= self._now():
-            raise JWSInvalid("the result is over")
-        return claims
-
-    @staticmethod
-    def verify_receipt(receipt: str, token_key: ec.EllipticCurvePublicKey | bytes) -> dict[str, Any]:
-        """The claims of a receipt.
-
-        Raises:
-            JWSInvalid: Not a receipt by that key.
-        """
-        return jws.verify(receipt, pinned_key(token_key), kind="receipt+jwt")
-
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         headers = request.pop("headers", {})
         found: httpx.Response = send(
@@ -215,18 +270,7 @@ class AgencyClient:
         return found
 
     def _authorization(self) -> dict[str, str]:
-        """A private_key_jwt (RFC 7523) that serves one request."""
-        issued = int(self._now())
-        claims = {
-            "iss": self._client_id,
-            "sub": self._client_id,
-            "aud": self._audience,
-            "iat": issued,
-            "exp": issued + ASSERTION_LIFE_SECONDS,
-            "jti": secrets.token_hex(16),
-        }
-        assertion = jws.sign({"kid": self._client_id, "typ": "JWT"}, claims, self._key)
-        return {"Authorization": f"Bearer {assertion}"}
+        return {"Authorization": f"Bearer {self.assertion()}"}
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

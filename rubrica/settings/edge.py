@@ -48,6 +48,22 @@ class EdgeSettings(WebSettings):
     resume_seconds: Annotated[float, Field(gt=0)] = 2.0
     """How often unfinished work is looked for."""
 
+    grpc_listen: Annotated[str, Field(pattern=r"^(.+:\d{1,5})?$")] = ""
+    """Address of the gRPC API for agencies, such as ``127.0.0.1:50051`` or ``[::1]:50051``; empty means none. gRPC takes no
+    inherited socket: a supervisor keeps the port by binding it with SO_REUSEPORT, without listening."""
+    grpc_certificate_file: Path | None = None
+    """Certificate chain of the gRPC API, PEM."""
+    grpc_key_file: Path | None = None
+    """Its private key, PEM. Without both, gRPC is spoken in clear, which production refuses."""
+
+    @model_validator(mode="after")
+    def _grpc_in_tls(self) -> Self:
+        if (self.grpc_certificate_file is None) != (self.grpc_key_file is None):
+            raise ValueError("grpc_certificate_file and grpc_key_file go together")
+        if self.profile == "production" and self.grpc_listen and self.grpc_key_file is None:
+            raise ValueError("grpc_listen needs grpc_certificate_file and grpc_key_file in production")
+        return self
+
     @model_validator(mode="after")
     def _two_hosts(self) -> Self:
         if urlsplit(self.public_url).hostname == urlsplit(self.gate_url).hostname:

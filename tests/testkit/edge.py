@@ -19,6 +19,7 @@ from api.gate.app import create_app as create_gate
 from api.gate.endpoints import Relays
 from api.rest.app import create_app
 from api.rest.services import Services
+from api.rpc.service import Face, make_server
 from api.storage import DocumentStore
 from api.transactions.model import DocumentWorker, Limits
 from api.transactions.review import Approvals
@@ -131,6 +132,25 @@ class Edge:
         client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=EDGE_URL, follow_redirects=False)
         self.clients.append(client)
         return client
+
+    @asynccontextmanager
+    async def rpc(self, *, watch_seconds: float = 60.0) -> AsyncIterator[int]:
+        """Its gRPC API; gives the port on loopback."""
+        provided = self.app.state.services
+        face = Face(
+            transactions=provided.transactions,
+            callers=provided.callers,
+            store=provided.store,
+            sealer=provided.sealer,
+            public_url=provided.public_url,
+        )
+        server = make_server(face, watch_seconds=watch_seconds)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            yield port
+        finally:
+            await server.stop(None)
 
     def gate(self) -> httpx.AsyncClient:
         """A browser at the gate."""

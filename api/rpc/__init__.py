@@ -1,0 +1,1 @@
+"""The edge's gRPC API for agencies: ``rubrica.v1.SigningService``."""

@@ -1,0 +1,122 @@
+"""How errors leave the edge over gRPC: what ``api/problems.py`` says of a code, as a status and trailing metadata."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from api.problems import STATUSES
+from authn.client import CODE_KEY, RETRY_AFTER_KEY
+from domain.errors import MalformedRequest, RubricaError
+from domain.ids import new_id
+
+STATUS_OF: Mapping[int, grpc.StatusCode] = {
+    HTTPStatus.BAD_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
+    HTTPStatus.UNAUTHORIZED: grpc.StatusCode.UNAUTHENTICATED,
+    HTTPStatus.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
+    HTTPStatus.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    HTTPStatus.CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,
+    HTTPStatus.GONE: grpc.StatusCode.FAILED_PRECONDITION,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
+    HTTPStatus.UNPROCESSABLE_ENTITY: grpc.StatusCode.INVALID_ARGUMENT,
+    HTTPStatus.TOO_MANY_REQUESTS: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    HTTPStatus.INTERNAL_SERVER_ERROR: grpc.StatusCode.INTERNAL,
+    HTTPStatus.SERVICE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+}
+"""Every HTTP status that a code may have."""
+
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+
+_log = structlog.get_logger(__name__)
+
+Handler = Callable[[Any, "grpc.aio.ServicerContext"], Any]
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Reads every message itself and turns errors into statuses; what is not ours is a bug: logged, told to nobody."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        """Wrap the handler of one method."""
+        handler = await continuation(details)
+        if handler is None:
+            return handler
+        read = handler.request_deserializer
+        made = {"response_serializer": handler.response_serializer}
+        if handler.stream_unary:
+            return grpc.stream_unary_rpc_method_handler(_answering(handler.stream_unary, _each(read)), **made)
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(_streaming(handler.unary_stream, read), **made)
+        return grpc.unary_unary_rpc_method_handler(_answering(handler.unary_unary, _one(read)), **made)
+
+
+@asynccontextmanager
+async def errors_told(context: "grpc.aio.ServicerContext") -> AsyncIterator[None]:
+    """End the call with the status of whatever is raised inside."""
+    try:
+        yield
+    except RubricaError as error:
+        await _abort(context, error)
+    except (grpc.aio.AbortError, grpc.aio.UsageError, asyncio.CancelledError):
+        # The caller has hung up, or was told already.
+        raise
+    except Exception:  # noqa: BLE001 - whatever it is, the caller is told one thing
+        event = new_id()
+        _log.exception("unexpected fault", problem_event=event)
+        detail = f"an unexpected fault; it has been recorded under urn:rubrica:event:{event}"
+        await context.abort(grpc.StatusCode.INTERNAL, detail, trailing_metadata=((CODE_KEY, RubricaError.code),))
+
+
+def _parsed(read: Callable[[bytes], Any], octets: bytes) -> Any:
+    try:
+        return read(octets)
+    except DecodeError:
+        raise MalformedRequest("the message is none of this interface") from None
+
+
+def _one(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    return lambda octets: _parsed(read, octets)
+
+
+def _each(read: Callable[[bytes], Any]) -> Callable[[AsyncIterator[bytes]], AsyncIterator[Any]]:
+    async def messages(stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for octets in stream:
+            yield _parsed(read, octets)
+
+    return messages
+
+
+def _answering(handler: Handler, parse: Callable[[Any], Any]) -> Handler:
+    async def guarded(request: Any, context: "grpc.aio.ServicerContext") -> Any:
+        async with errors_told(context):
+            return await handler(parse(request), context)
+
+    return guarded
+
+
+def _streaming(handler: Handler, read: Callable[[bytes], Any]) -> Handler:
+    async def guarded(request: bytes, context: "grpc.aio.ServicerContext") -> AsyncIterator[Any]:
+        async with errors_told(context):
+            async for answer in handler(_parsed(read, request), context):
+                yield answer
+
+    return guarded
+
+
+async def _abort(context: "grpc.aio.ServicerContext", error: RubricaError) -> None:
+    status = STATUS_OF[STATUSES[error.code]]
+    _log.info("refused", problem=error.code, status=status.name)
+    trailer = [(CODE_KEY, error.code)]
+    if error.retry_after_seconds is not None:
+        trailer.append((RETRY_AFTER_KEY, str(error.retry_after_seconds)))
+    # HTTP/2 carries the text percent-encoded; what is unprintable would only disfigure logs.
+    await context.abort(status, _UNPRINTABLE.sub("?", error.public_detail), trailing_metadata=tuple(trailer))

@@ -1,0 +1,1 @@
+"""The public gRPC interface of the edge."""

@@ -1,0 +1,1 @@
+"""The service's public gRPC interface, generated from its own ``.proto``."""
