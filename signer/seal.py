@@ -1,6 +1,8 @@
 """The organisation's seal on receipts and letters: its certificate, obtained once, and its signature."""
 
+import asyncio
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +47,7 @@ class Seal:
         self._clock = clock
         self._log = log
         self._subject = subject
+        self._asking = asyncio.Lock()
 
     async def sign(self, digest: Digest) -> SealedDigest:
         """Seal a prepared PDF by the digest over its ByteRange.
@@ -67,10 +70,8 @@ class Seal:
         spki = await self._vault.public_key(SigningKey.SEAL)
         # Organisation and key together: settings with another name ask for another certificate.
         name = canonical.sha256(spki, self._subject.organisation, self._subject.organisation_id)
-        found = await self._stored(name)
-        if found is None:
-            found = await self._obtain(name, spki)
-        return found
+        async with self._asking:
+            return await self._stored(name) or await self._obtain(name, spki)
 
     async def _stored(self, name: bytes) -> tuple[bytes, ...] | None:
         table = tables.seal_certificate
@@ -92,12 +93,16 @@ class Seal:
             "chain": [der.hex() for der in issued.chain],
             "not_after": certificate.not_valid_after_utc,
         }
-        async with self._engine.begin() as connection:
-            table = tables.seal_certificate
-            # Two cores may ask at once: the issuer gives both the same certificate, and the later row says the same.
-            replaced = await connection.execute(sa.delete(table).where(table.c.id == name))
-            await connection.execute(sa.insert(table).values(**row))
-            if not replaced.rowcount:
-                facts: dict[str, str | int | bytes | None] = {"kind": "seal", "spki": hashlib.sha256(spki).digest()}
-                await self._log.append(connection, Event(tag=EventTag.CERT_ISSUE, facts=facts))
+        table = tables.seal_certificate
+        # Another core may have been faster: the issuer gave both the same certificate, so its row says the same.
+        with suppress(sa.exc.IntegrityError):
+            async with self._engine.begin() as connection:
+                replaced = await connection.execute(sa.delete(table).where(table.c.id == name))
+                await connection.execute(sa.insert(table).values(**row))
+                if not replaced.rowcount:
+                    facts: dict[str, str | int | bytes | None] = {
+                        "kind": "seal",
+                        "spki": hashlib.sha256(spki).digest(),
+                    }
+                    await self._log.append(connection, Event(tag=EventTag.CERT_ISSUE, facts=facts))
         return (issued.certificate, *issued.chain)
