@@ -13,5 +13,5 @@ class GateSettings(WebSettings):
     model_config = SettingsConfigDict(env_prefix="RUBRICA_GATE_")
 
     token_key_file: Path | None = None
-    """The core's public key TOK, PEM, brought here by another way than the core's socket: pages seal only to keys that it
-    vouches for. Without it there are no pages, only the endpoints."""
+    """The core's public key TOK, PEM, brought here by another way than the core's socket: pages seal only to keys that
+    it vouches for. Without it there are no pages, only the endpoints."""

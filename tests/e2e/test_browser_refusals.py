@@ -1,5 +1,8 @@
 """What goes wrong in a browser: each shows a sentence that says what to do, and nothing is signed."""
 
+import contextlib
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -155,6 +158,9 @@ def test_what_cannot_be_signed_is_told_at_once_and_the_rest_is_kept(service, vis
     expect(page.locator("h2")).to_have_text([PDF.stem])
 
 
+ADVANCED = {"es-ES": "avanzado", "en-GB": "advanced"}
+
+
 @pytest.mark.parametrize("locale", LANGUAGES)
 def test_a_basic_registration_is_told_how_to_rise(service, visit, locale):
     citizen = service.citizen(RegistrationLevel.BASIC)
@@ -163,8 +169,8 @@ def test_a_basic_registration_is_told_how_to_rise(service, visit, locale):
     visitor.to_the_gate()
 
     visitor.type_password(citizen.person.nif, citizen.person.password)
-    told = visitor.page.locator("[data-errors]:visible, [data-step='code']:visible").first
-    expect(told).to_be_visible()
+    visitor.type_code(citizen.phone.code(visitor.reference()))
+    expect(visitor.page.locator("[data-errors]:visible li")).to_contain_text(ADVANCED[locale])
     visitor.look("authorise-5-basic")
 
 
@@ -179,3 +185,57 @@ def test_a_form_from_another_site_is_refused(service, visit):
         visitor.page.locator("button").click()
 
     assert navigating.value.status == 403
+
+
+@contextlib.contextmanager
+def standing_still(service, name):
+    """One of the service's processes answers nobody, as a machine does that hangs."""
+    pid = service.running.pids[name]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_core_that_hangs_loses_nothing(service, visit, citizen):
+    visitor = visit()
+    page = visitor.page
+    visitor.bring(service.running.edge, PDF)
+    visitor.to_the_gate()
+
+    with standing_still(service, "core"):
+        visitor.type_password(citizen.person.nif, citizen.person.password)
+        expect(page.locator("[data-step='password'] [data-errors] li")).to_contain_text("no responde", timeout=60_000)
+        visitor.look("authorise-6-core-away")
+
+    # The password field was left as it was.
+    page.locator("[data-step='password'] button[type=submit]").click()
+    visitor.type_code(citizen.phone.code(visitor.reference()))
+    page.wait_for_url("**/review/*")
+    expect(page.locator(".notice.good")).to_be_visible()
+
+
+def test_a_timestamp_authority_that_hangs_is_waited_for_without_the_citizen(service, visit, citizen):
+    visitor = visit()
+    page = visitor.page
+    service.sign(citizen, [PDF], service.folder)  # so that a certificate is there
+    visitor.bring(service.running.edge, PDF)
+    visitor.to_the_gate()
+    visitor.type_password(citizen.person.nif, citizen.person.password)
+    code = citizen.phone.code(visitor.reference())
+
+    with standing_still(service, "pki"):
+        visitor.type_code(code)
+        page.wait_for_url("**/review/*", timeout=90_000)
+        expect(page.locator("h1")).to_be_visible()
+        visitor.look("sign-3-late")
+
+    for _ in range(60):
+        if page.locator(".notice.good").count() and not page.locator(".notice.warning").count():
+            break
+        page.wait_for_timeout(1000)
+        page.reload()
+    expect(page.locator(".notice.good")).to_be_visible()
+    page.locator("section.card .button.second").click()
+    expect(page.locator(".facts")).to_contain_text("B-LTA")

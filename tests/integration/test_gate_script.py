@@ -1,4 +1,4 @@
-"""The gate's scripts in a real browser: the same bytes as core and client, and no key that the pinned one did not sign."""
+"""The gate's scripts in a real browser: the bytes of core and client, and no key but one that the pinned key signed."""
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -74,7 +74,8 @@ def test_canonical_encoding(page):
 
     encoded = run(
         page,
-        "const { encode } = await use('canonical.js'); return given.map((one) => hex(encode(...one.parts.map(part))));",
+        """const { encode } = await use('canonical.js');
+        return given.map((one) => hex(encode(...one.parts.map(part))));""",
         given,
     )
 
@@ -105,7 +106,8 @@ def test_the_approved_list_and_its_digest(page, name):
     found = run(
         page,
         """const { encodeList, listSha256 } = await use('canonical.js');
-        return Promise.all(given.map(async (items) => [hex(await encodeList(items)), hex(await listSha256(items))]));""",
+        const both = async (items) => [hex(await encodeList(items)), hex(await listSha256(items))];
+        return Promise.all(given.map(both));""",
         lists,
     )
 
@@ -210,23 +212,24 @@ def test_only_a_key_that_the_pinned_one_vouches_for_is_sealed_to(page):
     sap = point_of(ec.generate_private_key(ec.SECP256R1()))
     claims = {"sap_id": "sap", "key": base64url(sap), "nbf": 1, "exp": 2}
 
-    def judged(*, by=token, kind="sap+jwt", **changed):
-        statement = client_jws.sign({"typ": kind}, {**claims, **changed.pop("claims", {})}, by)
+    def judged(changed=None, *, by=token, kind="sap+jwt", exp=2):
+        statement = client_jws.sign({"typ": kind}, {**claims, "exp": exp}, by)
         answer = {"nonce": base64url(b"n" * 16), "sap_id": "sap", "sap_public_key": base64url(sap)}
         pem = token.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        given = {"answer": {**answer, "statement": statement, **changed}, "key": token_key_jwk(pem)}
+        given = {"answer": {**answer, "statement": statement, **(changed or {})}, "key": token_key_jwk(pem)}
         return run(page, CHECK, given)
 
     other = base64url(point_of(stranger))
     assert judged() == sap.hex()
     assert judged(by=stranger) == "StatementInvalid"
     assert judged(kind="result+jwt") == "StatementInvalid"
-    assert judged(sap_public_key=other) == "StatementInvalid"
-    assert judged(sap_id="another") == "StatementInvalid"
-    assert judged(claims={"exp": None}) == "StatementInvalid"
-    assert judged(statement="no.jws") == "StatementInvalid"
+    assert judged({"sap_public_key": other}) == "StatementInvalid"
+    assert judged({"sap_id": "another"}) == "StatementInvalid"
+    assert judged(exp=None) == "StatementInvalid"
+    assert judged({"statement": "no.jws"}) == "StatementInvalid"
     header = base64url(json.dumps({"alg": "none", "typ": "sap+jwt"}).encode())
-    assert judged(statement=f"{header}.{base64url(json.dumps(claims).encode())}.") == "StatementInvalid"
+    unsigned = f"{header}.{base64url(json.dumps(claims).encode())}."
+    assert judged({"statement": unsigned}) == "StatementInvalid"
 
 
 def point_of(private):
