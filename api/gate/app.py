@@ -81,8 +81,8 @@ def create_app(
     def limit_bytes(_scope: Scope) -> int:
         return BODY_LIMIT_BYTES
 
-    app.add_middleware(BodyLimit, limit_bytes=limit_bytes)
     app.add_middleware(LastResort)
+    app.add_middleware(BodyLimit, limit_bytes=limit_bytes)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)
     return app

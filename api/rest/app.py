@@ -81,8 +81,8 @@ def create_app(
             return FORM_LIMIT_BYTES
         return upload_bytes if scope["method"] == "PUT" else JSON_LIMIT_BYTES
 
-    app.add_middleware(BodyLimit, limit_bytes=limit_bytes)
     app.add_middleware(LastResort)
+    app.add_middleware(BodyLimit, limit_bytes=limit_bytes)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)
     return app
