@@ -24,8 +24,9 @@ def citizen(service):
     return service.citizen()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
+    # For one file only: while it runs, the driver keeps this thread's event loop, which other tests need.
     with chromium() as running:
         yield running
 

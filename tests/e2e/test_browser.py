@@ -253,3 +253,19 @@ def test_axe_would_find_what_is_wrong(service, visit):
     page.evaluate("document.querySelector('label').remove()")
 
     assert "label" in [name for name, _ in violations(page)]
+
+
+def test_dark_colours_keep_their_contrast(service, visit, tmp_path):
+    visitor = visit()
+    page = visitor.page
+    page.emulate_media(color_scheme="dark")
+    page.goto(f"{service.running.gate}/activate")
+    page.locator("[data-step='begin'] button[type=submit]").click()
+    visitor.look("dark-activate")
+    broken = tmp_path / "broken.pdf"
+    broken.write_bytes(b"%PDF-1.7 and nothing behind it")
+    visitor.bring(service.running.edge, broken)
+    visitor.look("dark-refused")
+    visitor.bring(service.running.edge, SIGNED_BEFORE)
+    read_every_page(visitor, 1)
+    visitor.look("dark-review")
