@@ -117,25 +117,25 @@ class TransactionRepository:
             .values(grant_sealed=grant_sealed, granted=to_epoch_seconds(at))
         )
 
-    async def claim(self, transaction_id: str, *, now: datetime, until: datetime) -> bool:
-        """Become the only one who works on this transaction until then."""
+    async def claim(self, transaction_id: str, owner: str, *, now: datetime, until: datetime) -> bool:
+        """Become the only one who works on this transaction until then; ``owner`` is a name never used before."""
         changed = await self._connection.execute(
             transactions.update()
             .where(
                 transactions.c.transaction_id == transaction_id,
                 transactions.c.claimed_until < to_epoch_seconds(now),
             )
-            .values(claimed_until=to_epoch_seconds(until))
+            .values(claimed_by=owner, claimed_until=to_epoch_seconds(until))
         )
         return changed.rowcount == 1
 
-    async def hold(self, transaction_id: str, *, until: datetime) -> None:
-        """Go on being the only one."""
-        await self._update(transaction_id, claimed_until=to_epoch_seconds(until))
+    async def hold(self, transaction_id: str, owner: str, *, until: datetime) -> bool:
+        """Go on being the only one; says whether ``owner`` still was."""
+        return await self._update_claim(transaction_id, owner, claimed_until=to_epoch_seconds(until))
 
-    async def release(self, transaction_id: str) -> None:
-        """Let others work on it."""
-        await self._update(transaction_id, claimed_until=0)
+    async def release(self, transaction_id: str, owner: str) -> bool:
+        """Let others work on it, if ``owner`` is still the one who does; says so."""
+        return await self._update_claim(transaction_id, owner, claimed_by="", claimed_until=0)
 
     async def try_later(self, transaction_id: str, *, at: datetime, tries: int) -> None:
         """When to go on after a dependency failed."""
@@ -317,6 +317,14 @@ class TransactionRepository:
         await self._connection.execute(
             transactions.update().where(transactions.c.transaction_id == transaction_id).values(values)
         )
+
+    async def _update_claim(self, transaction_id: str, owner: str, **values: Any) -> bool:
+        changed = await self._connection.execute(
+            transactions.update()
+            .where(transactions.c.transaction_id == transaction_id, transactions.c.claimed_by == owner)
+            .values(values)
+        )
+        return changed.rowcount == 1
 
     async def _update_document(self, transaction_id: str, number: int, **values: Any) -> None:
         await self._connection.execute(

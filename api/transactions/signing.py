@@ -28,6 +28,7 @@ from api.transactions.seals import Sealer
 from documents.model import AsyncFetch, Level, LevelNotReached, SignatureParts, TrustMaterial
 from domain.clock import Clock, to_epoch_seconds
 from domain.errors import DependencyUnavailable, RequestExpired, RubricaError
+from domain.ids import new_id
 from signer.client import SignatureActivationClient, SignedItems, SignedState
 
 CHUNK_ITEMS = 10
@@ -105,32 +106,60 @@ class Signing:
         Raises:
             ActivationError: The core refused the code; nothing is signed and the right code may still come.
         """
-        now = self._clock.now()
+        now, owner = self._clock.now(), new_id()
         async with self._engine.begin() as connection:
-            if not await TransactionRepository(connection).claim(transaction_id, now=now, until=now + HOLD):
+            if not await TransactionRepository(connection).claim(transaction_id, owner, now=now, until=now + HOLD):
                 return
         done = asyncio.Event()
-        heartbeat = asyncio.create_task(self._hold_on(transaction_id, done))
+        heartbeat = asyncio.create_task(self._hold_on(transaction_id, owner, done))
+        work = asyncio.create_task(self._work(transaction_id))
+        try:
+            await asyncio.wait((work, heartbeat), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # Still at work: this task was cancelled, or the hold is lost. Two who work on the same transaction would
+            # ask the core for everything twice, and write over each other.
+            work.cancel()
+            done.set()
+            await asyncio.wait((work, heartbeat))
+            async with self._engine.begin() as connection:
+                await TransactionRepository(connection).release(transaction_id, owner)
+        if not work.cancelled():
+            work.result()
+
+    async def _work(self, transaction_id: str) -> None:
         try:
             await self._redeem(transaction_id)
             await self._sign(transaction_id)
             await self._finish(transaction_id)
             await self._extend(transaction_id)
         except DependencyUnavailable as error:
-            await self._try_later(transaction_id, error)
-        finally:
-            done.set()
-            await asyncio.wait([heartbeat])
-            async with self._engine.begin() as connection:
-                await TransactionRepository(connection).release(transaction_id)
+            await self._try_later(transaction_id)
+            _log.info("waiting for a dependency", problem=error.code, transaction_id=transaction_id)
+        except RubricaError:
+            raise
+        except Exception:
+            # A fault of ours: the next attempt may wait, too.
+            await self._try_later(transaction_id)
+            raise
 
-    async def _hold_on(self, transaction_id: str, done: asyncio.Event) -> None:
-        while not done.is_set():
+    async def _hold_on(self, transaction_id: str, owner: str, done: asyncio.Event) -> None:
+        """Renew the hold until ``done``; ends before only when it is lost."""
+        while True:
+            # Not wait_for: on Python 3.11 it swallows a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(done.wait(), HEARTBEAT_SECONDS)
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await done.wait()
+                    return
+            try:
+                async with self._engine.begin() as connection:
+                    repository = TransactionRepository(connection)
+                    held = await repository.hold(transaction_id, owner, until=self._clock.now() + HOLD)
+            except Exception:  # noqa: BLE001 - whatever it is, who cannot say that it works must stop
+                _log.exception("the hold could not be renewed; the work stops", transaction_id=transaction_id)
                 return
-            async with self._engine.begin() as connection:
-                await TransactionRepository(connection).hold(transaction_id, until=self._clock.now() + HOLD)
+            if not held:
+                _log.warning("another one took over; the work stops", transaction_id=transaction_id)
+                return
 
     # --- redeem (step 13 of the activation protocol)
 
@@ -254,12 +283,22 @@ class Signing:
         for document in transaction.documents:
             if document.state is not DocumentState.PARTIAL or document.next_try > self._clock.now():
                 continue
-            scratch, reached = await self._completed(transaction, document)
-            if reached is document.level:
-                scratch.unlink(missing_ok=True)
+            try:
+                await self._extend_document(transaction, document)
+            except Exception as error:  # noqa: BLE001 - one that cannot be extended must not starve the others
+                if isinstance(error, RubricaError):
+                    _log.info("not extended", problem=error.code, transaction_id=transaction_id)
+                else:
+                    _log.exception("extending a document failed", transaction_id=transaction_id)
                 await self._try_document_later(transaction_id, document)
-            else:
-                await self._keep(transaction, document, scratch, reached)
+
+    async def _extend_document(self, transaction: Transaction, document: Document) -> None:
+        scratch, reached = await self._completed(transaction, document)
+        if reached is document.level:
+            scratch.unlink(missing_ok=True)
+            await self._try_document_later(transaction.transaction_id, document)
+        else:
+            await self._keep(transaction, document, scratch, reached)
 
     async def _completed(self, transaction: Transaction, document: Document) -> tuple[Path, Level]:
         """A finished copy, and the level that it reached."""
@@ -305,14 +344,13 @@ class Signing:
 
     # --- inside
 
-    async def _try_later(self, transaction_id: str, error: DependencyUnavailable) -> None:
+    async def _try_later(self, transaction_id: str) -> None:
         async with self._engine.begin() as connection:
             repository = TransactionRepository(connection)
             transaction = await repository.by_id(transaction_id)
             if transaction is not None:
                 at = self._after_pause(transaction.tries, SAD_PAUSE_SECONDS)
                 await repository.try_later(transaction_id, at=at, tries=transaction.tries + 1)
-        _log.info("waiting for a dependency", problem=error.code, transaction_id=transaction_id)
 
     def _after_pause(self, tries: int, longest_seconds: int) -> datetime:
         pause = min(FIRST_PAUSE_SECONDS << min(tries, 16), longest_seconds)

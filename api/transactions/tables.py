@@ -29,7 +29,8 @@ transactions = sa.Table(
     sa.Column("result_token", sa.Text, nullable=False, default=""),
     sa.Column("receipt", sa.Text, nullable=False, default=""),
     sa.Column("failure_code", sa.String(40), nullable=False, default=""),
-    # Whoever works on a transaction holds it until then; a dead worker's hold runs out.
+    # Whoever works on a transaction holds it until then, under a name of its own; a dead worker's hold runs out.
+    sa.Column("claimed_by", sa.String(26), nullable=False, default=""),
     sa.Column("claimed_until", sa.BigInteger, nullable=False, default=0),
     sa.Column("next_try", sa.BigInteger, nullable=False, default=0),
     sa.Column("tries", sa.Integer, nullable=False, default=0),
