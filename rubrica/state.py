@@ -29,8 +29,17 @@ SOFTHSM_MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
 """Where Debian puts it."""
 HOSTS: Mapping[str, str] = MappingProxyType(
     # Cookies are per host, not per port: edge and gate need two names even on one machine.
-    {"edge": "127.0.0.1", "gate": "localhost", "pki": "127.0.0.1", "inbox": "127.0.0.1"}
+    {
+        "edge": "127.0.0.1",
+        "gate": "localhost",
+        "pki": "127.0.0.1",
+        "inbox": "127.0.0.1",
+        "grpc": "127.0.0.1",
+        "agency": "127.0.0.1",
+    }
 )
+_KEPT_ONLY = "grpc"
+"""Who serves this one listens by itself: the port is bound here so that nobody else gets it."""
 _PROJECT = Path(__file__).resolve().parents[1]
 _WITH_STATE = ("api", "audit", "authn", "certs", "hsm", "signer")
 _PORTS = range(20000, 32000)
@@ -64,6 +73,10 @@ class Running:
     state: Path
     """The generation's folder."""
     pids: Mapping[str, int]
+    grpc: str = ""
+    """Host and port of the edge's gRPC API."""
+    agency: str = ""
+    """The example of an agency's site; empty where there is none."""
 
     def write(self, path: Path) -> None:
         """Put it where ``read`` finds it, whole or not at all."""
@@ -103,6 +116,11 @@ class Generation:
     _guards: list[socket.socket] = field(default_factory=list)
 
     @property
+    def grpc(self) -> str:
+        """Host and port of the edge's gRPC API."""
+        return f"{HOSTS['grpc']}:{self.sockets['grpc'].getsockname()[1]}"
+
+    @property
     def marker(self) -> Path:
         """There once the key ceremonies of both tokens are over."""
         return self.folder / "initialised"
@@ -136,7 +154,7 @@ class Generation:
     def _with_sockets(cls, folder: Path, ports: Mapping[str, int], sockets: dict[str, socket.socket]) -> Self:
         for service in HOSTS:
             if service not in sockets:
-                remembered = _bind(ports[service]) if service in ports else None
+                remembered = _bind(ports[service], service) if service in ports else None
                 sockets[service] = remembered or _bind_any(service)
         taken = cls(folder, sockets)
         if socket.has_ipv6:
@@ -180,12 +198,29 @@ def schema() -> str:
 def _read_ports(folder: Path, fitting: str) -> dict[str, int]:
     try:
         ports = json.loads((folder / "ports.json").read_text(encoding="utf-8"))
-        return {service: int(ports[service]) for service in HOSTS} if ports["schema"] == fitting else {}
+        return {name: int(ports[name]) for name in HOSTS if name in ports} if ports["schema"] == fitting else {}
     except (OSError, ValueError, KeyError):
         return {}
 
 
-def _bind(port: int) -> socket.socket | None:
+def _bind(port: int, service: str = "") -> socket.socket | None:
+    bound = _bound(port)
+    if bound is None or service != _KEPT_ONLY:
+        return bound
+    # It is free. Now so that it may be bound again, by another process of this user.
+    port = bound.getsockname()[1]
+    bound.close()
+    kept = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        kept.bind(("127.0.0.1", port))
+    except OSError:
+        kept.close()
+        return None
+    return kept
+
+
+def _bound(port: int) -> socket.socket | None:
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     # Connections of an earlier run that still linger are no reason to move; a listener is.
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -201,10 +236,10 @@ def _bind(port: int) -> socket.socket | None:
 
 def _bind_any(service: str) -> socket.socket:
     for _ in range(200):
-        bound = _bind(secrets.choice(_PORTS))
+        bound = _bind(secrets.choice(_PORTS), service)
         if bound is not None:
             return bound
-    bound = _bind(0)
+    bound = _bind(0, service)
     if bound is None:
         raise OSError(f"no port is free for {service}")
     return bound

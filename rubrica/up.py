@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import grpc
 import httpx
@@ -21,6 +22,7 @@ from hsm import ceremony
 from hsm.errors import HSMError
 from hsm.keys import Inventory
 from hsm.settings import TokenSettings
+from rubrica import example
 from rubrica.children import Child, ChildSpec, StartFailed
 from rubrica.state import (
     HOSTS,
@@ -75,7 +77,7 @@ def initialise_tokens(generation: Generation) -> bool:
 
 
 class Supervisor:
-    """The five processes of one generation."""
+    """The processes of one generation."""
 
     def __init__(self, generation: Generation, sockets: Path, lock_descriptor: int, say: Say, record: Path) -> None:
         """Nothing is started yet.
@@ -118,6 +120,9 @@ class Supervisor:
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
+        with_example = owner == "up" and example.PROGRAM.exists()
+        if with_example:
+            await self._start_example()
         self._running = Running(
             owner=owner,
             pid=os.getpid(),
@@ -130,6 +135,8 @@ class Supervisor:
             trust=folder / "trust",
             state=folder,
             pids={},
+            grpc=self._generation.grpc,
+            agency=url("agency") if with_example else "",
         )
         self._write_record()
         return self._running
@@ -139,7 +146,7 @@ class Supervisor:
         self._running = None
         self._record.unlink(missing_ok=True)
         ends = time.monotonic() + STOP_SECONDS
-        for group in (("edge", "gate"), ("core",), ("inbox", "pki")):
+        for group in (("agency", "edge", "gate"), ("core",), ("inbox", "pki")):
             left = max(ends - time.monotonic(), 0.5)
             children = [self._children.pop(name) for name in group if name in self._children]
             await asyncio.gather(*(child.stop(within_seconds=left) for child in children))
@@ -154,13 +161,32 @@ class Supervisor:
         await asyncio.to_thread(write_trust_anchors, self._generation.folder / "trust", url("pki"))
         await self._start("edge", lambda: _answers(f"{url('edge')}/readyz"))
 
-    async def _start(self, name: str, ready: Callable[[], Awaitable[bool]]) -> None:
+    async def _start_example(self) -> None:
+        folder, url = self._generation.folder, self._generation.url
+        known = await example.enter(self._sockets / "operator" / "core.sock", folder / "agency", url("agency"))
+        environment = {
+            **known,
+            "AGENCY_SERVICE_URL": url("edge"),
+            "AGENCY_TOKEN_KEY_FILE": str(folder / "tok.pem"),
+            "AGENCY_LISTEN_FD": str(self._generation.sockets["agency"].fileno()),
+        }
+        command = (sys.executable, str(example.PROGRAM))
+        await self._start("agency", lambda: _answers(f"{url('agency')}/"), command, environment)
+
+    async def _start(
+        self,
+        name: str,
+        ready: Callable[[], Awaitable[bool]],
+        command: Sequence[str] = (),
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         bound = self._generation.sockets.get(name)
         spec = ChildSpec(
             name=name,
-            command=(sys.executable, "-m", "rubrica", name, "--config", str(self._settings(name))),
+            command=command or (sys.executable, "-m", "rubrica", name, "--config", str(self._settings(name))),
             log=self._generation.folder / "log" / f"{name}.log",
             ready=ready,
+            environment=environment,
             descriptors=(self._lock_descriptor, *(() if bound is None else (bound.fileno(),))),
         )
         self._children[name] = Child(spec, report=self._say, restarted=self._write_record)
@@ -201,10 +227,14 @@ class Supervisor:
                 "sockets_dir": sockets,
                 "database_url": f"sqlite+aiosqlite:///{folder / 'core' / 'core.sqlite'}",
                 "issuer_socket": sockets / "issuer.sock",
+                "trust_anchors_file": folder / "trust" / "root.pem",
+                "instance": "up",
                 "gate_host": HOSTS["gate"],
                 "edge_addresses": [f"{url('edge')}/"],
                 "client_audience": url("edge"),
                 "sms_url": f"{url('inbox')}/messages",
+                # Whoever tries the service out signs more often than a citizen does.
+                "sms_budget": [[900, 500]],
             },
             "gate": {
                 **listen["gate"],
@@ -223,6 +253,7 @@ class Supervisor:
                 "tsa_url": f"{url('pki')}/tsa",
                 "fetch_prefixes": [f"{url('pki')}/"],
                 "trust_dir": folder / "trust",
+                "grpc_listen": self._generation.grpc,
             },
         }
         for name, values in settings.items():
@@ -360,9 +391,10 @@ def _show(console: Console, running: Running) -> None:
     console.print(
         f"  sign a document     {running.edge}/\n"
         f"  check a signature   {running.edge}/validate\n"
+        f"  an agency's site    {running.agency}/\n"
         f"  activate, password  {running.gate}/\n"
         f"  SMS that went out   {running.inbox} (a page; messages.json for programs)\n"
-        f"  edge   {running.edge}\n"
+        f"  edge   {running.edge} (REST), {running.grpc} (gRPC)\n"
         f"  gate   {running.gate}\n"
         f"  PKI    {running.pki}\n"
         f"  state  {running.state} (logs in log/, trust anchors in trust/)",

@@ -49,8 +49,8 @@ class EdgeSettings(WebSettings):
     """How often unfinished work is looked for."""
 
     grpc_listen: Annotated[str, Field(pattern=r"^(.+:\d{1,5})?$")] = ""
-    """Address of the gRPC API for agencies, such as ``127.0.0.1:50051`` or ``[::1]:50051``; empty means none. gRPC takes no
-    inherited socket: a supervisor keeps the port by binding it with SO_REUSEPORT, without listening."""
+    """Address of the gRPC API for agencies, such as ``127.0.0.1:50051`` or ``[::1]:50051``; empty means none. It takes
+    no inherited socket: a supervisor keeps the port by binding it with SO_REUSEPORT, without listening."""
     grpc_certificate_file: Path | None = None
     """Certificate chain of the gRPC API, PEM."""
     grpc_key_file: Path | None = None

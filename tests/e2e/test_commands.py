@@ -191,7 +191,7 @@ def test_up_ends_with_all_its_processes(end, tmp_path):
         assert process.poll() is None, (tmp_path / "up.log").read_text()
         assert time.monotonic() < ends, (tmp_path / "up.log").read_text()
         time.sleep(0.1)
-    assert sorted(running.pids) == ["core", "edge", "gate", "inbox", "pki"]
+    assert sorted(running.pids) == ["agency", "core", "edge", "gate", "inbox", "pki"]
 
     process.send_signal(end)
 

@@ -34,14 +34,25 @@ def test_a_generation_keeps_its_ports(var: Path) -> None:
 def test_each_service_has_a_port_of_its_own_and_edge_and_gate_two_host_names(var: Path) -> None:
     generation = Generation.take(var)
 
-    assert {"edge", "gate", "pki", "inbox"} == set(generation.sockets)
-    assert len(set(ports(generation).values())) == 4
+    assert {"edge", "gate", "pki", "inbox", "grpc", "agency"} == set(generation.sockets)
+    assert len(set(ports(generation).values())) == 6
     assert generation.url("edge").startswith("http://127.0.0.1:")
     assert generation.url("gate").startswith("http://localhost:")
     generation.close()
 
 
-@pytest.mark.parametrize("service", ["edge", "gate", "inbox"])
+def test_the_port_of_grpc_is_kept_for_whoever_shares_it(var: Path) -> None:
+    generation = Generation.take(var)
+    address = ("127.0.0.1", ports(generation)["grpc"])
+
+    with pytest.raises(OSError, match="in use"):
+        socket.create_server(address, reuse_port=False)
+    with socket.create_server(address, reuse_port=True), socket.create_connection(address):
+        assert generation.grpc == f"127.0.0.1:{address[1]}"
+    generation.close()
+
+
+@pytest.mark.parametrize("service", ["edge", "gate", "inbox", "grpc", "agency"])
 def test_a_taken_port_is_replaced_and_the_state_stays(var: Path, service: str) -> None:
     first = Generation.take(var)
     before = ports(first)
