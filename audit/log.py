@@ -56,6 +56,7 @@ class EventTag(StrEnum):
     PHONE_CHANGE = "PHONE_CHANGE"
     PW_CHANGE = "PW_CHANGE"
     LOCK = "LOCK"
+    UNLOCK = "UNLOCK"
     REDEEM = "REDEEM"
     REFUSED = "REFUSED"
     CERT_ISSUE = "CERT_ISSUE"

@@ -25,7 +25,7 @@ from authn.tables import metadata
 from domain import jws
 from domain.algorithms import KeyType
 from domain.clock import Clock, to_epoch_seconds
-from domain.errors import FactorMismatch, MalformedRequest, RequestExpired
+from domain.errors import FactorMismatch, MalformedRequest, RequestExpired, RowEdited
 from domain.ids import Randomness, new_id
 from hsm.errors import HSMRefused
 from hsm.keys import MACKey, SigningKey, WrappingKey
@@ -49,6 +49,8 @@ sap_key = sa.Table(
     sa.Column("spki", sa.LargeBinary, nullable=False),
     sa.Column("mac_version", sa.Integer, nullable=False),
     sa.Column("created", UTCDateTime, nullable=False),
+    sa.Column("guard_version", sa.Integer, nullable=False),
+    sa.Column("guard", sa.LargeBinary(32), nullable=False),  # by the HSM: TOK speaks for no other key
 )
 spent_nonce = sa.Table(
     "spent_nonce",
@@ -122,6 +124,8 @@ class Challenges:
         except (MalformedRequest, ValueError, HSMRefused):
             facts = {"reason": "envelope", "purpose": context.purpose.value, "cid": context.challenge_id}
             async with self._engine.begin() as connection:
+                # Spent, so that one challenge makes one leaf.
+                await self.spend(connection, envelope)
                 await self._log.append(connection, Event(tag=EventTag.REFUSED, facts=facts))
             raise MalformedRequest("the sealed message does not belong to this step") from None
 
@@ -136,6 +140,10 @@ class Challenges:
         if taken.first() is not None:
             raise FactorMismatch("this sealed message was used before")
         await connection.execute(sa.insert(spent_nonce).values(nonce=envelope.nonce, expires=expires))
+
+    async def give_back(self, connection: AsyncConnection, envelope: Envelope) -> None:
+        """The attempt could not be tested: the same envelope may come again."""
+        await connection.execute(sa.delete(spent_nonce).where(spent_nonce.c.nonce == envelope.nonce))
 
     async def erase_old(self) -> None:
         """Erase SAP keys a day after their last day, and nonces that could no longer be used anyway."""
@@ -165,7 +173,9 @@ class Challenges:
                     "spki": pair.spki,
                     "mac_version": self._vault.current_version(MACKey.CAPSULE),
                     "created": self._clock.now(),
+                    "guard_version": self._vault.current_version(MACKey.ROW),
                 }
+                row["guard"] = await self._guard(row)
                 async with self._engine.begin() as connection:
                     await connection.execute(sa.insert(sap_key).values(**row))
             return await self._remember(row)
@@ -180,7 +190,14 @@ class Challenges:
             raise RequestExpired("the challenge has expired; take a fresh one")
         return await self._remember(dict(row))
 
+    async def _guard(self, row: Mapping[str, Any]) -> bytes:
+        facts = (row["id"], row["wrapped"], row["kek_version"], row["spki"], row["mac_version"])
+        created = to_epoch_seconds(row["created"])
+        return await self._vault.mac(MACKey.ROW, "sap_key", *facts, created, version=row["guard_version"])
+
     async def _remember(self, row: Mapping[str, Any]) -> _SAPKey:
+        if not hmac.compare_digest(await self._guard(row), row["guard"]):
+            raise RowEdited("a row of the core's database was changed behind its back; ask the operator")
         created: datetime = row["created"]
         public_key = load_der_public_key(row["spki"])
         point = public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)

@@ -264,6 +264,14 @@ class RegistryClient:
         request = authn_pb2.ChangePhoneRequest(nif=nif, phone=phone)
         await call(self._stub.ChangePhone, request, deadline_seconds=QUICK_SECONDS)
 
+    async def unlock(self, nif: str) -> None:
+        """End a citizen's block after wrong passwords.
+
+        Raises:
+            NotFound: No such citizen, or no password.
+        """
+        await call(self._stub.Unlock, authn_pb2.UnlockRequest(nif=nif), deadline_seconds=QUICK_SECONDS)
+
     async def register_client(
         self, *, client_id: str, name: str, public_key: bytes, rights: Sequence[str], return_urls: Sequence[str]
     ) -> None:

@@ -47,6 +47,12 @@ class Attempts:
             return replace(attempts, blocked_until=FOREVER)
         return replace(attempts, blocked_until=now + PASSWORD_BLOCKS[runs - 1])
 
+    def give_back(self, reservation: int) -> "Attempts":
+        """The attempt was never tested: it does not count, unless others were reserved after it."""
+        if reservation != self.reserved or reservation == self.forgiven:
+            return self
+        return replace(self, reserved=self.reserved - 1, blocked_until=None)
+
     def forgive(self, reservation: int) -> "Attempts":
         """The attempt with number ``reservation`` was right: it and all before it no longer count."""
         attempts = replace(self, forgiven=max(self.forgiven, reservation))

@@ -11,6 +11,7 @@ from authn.envelope import Envelope, EnvelopePurpose
 from authn.otp.challenges import Begun, OTPPurpose
 from authn.otp.grants import GrantedToken, Grants
 from authn.password.change import PasswordChange
+from authn.password.unlocking import Unlocking
 from authn.pin.login import PINLogin
 from authn.proto import authn_pb2, authn_pb2_grpc
 from authn.registration.activation import PasswordActivation
@@ -145,11 +146,13 @@ class RegistryServicer(authn_pb2_grpc.RegistryServicer):
         self,
         engine: AsyncEngine,
         phone_change: PhoneChange,
+        unlocking: Unlocking,
         callers: CallerRegister,
         vault: Vault,
     ) -> None:
         self._engine = engine
         self._phone_change = phone_change
+        self._unlocking = unlocking
         self._callers = callers
         self._vault = vault
 
@@ -158,6 +161,12 @@ class RegistryServicer(authn_pb2_grpc.RegistryServicer):
         del context
         await self._phone_change.change(nif=request.nif, phone=request.phone)
         return authn_pb2.ChangePhoneAnswer()
+
+    async def Unlock(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """End a block."""
+        del context
+        await self._unlocking.unlock(request.nif)
+        return authn_pb2.UnlockAnswer()
 
     async def RegisterClient(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """Enter an agency."""

@@ -248,6 +248,12 @@ class TimestampUnavailable(DependencyUnavailable):
     code = "tsa_unavailable"
 
 
+class RowEdited(DependencyUnavailable):
+    """A row's guard does not fit its content: nothing is done on it until somebody has looked."""
+
+    code = "row_edited"
+
+
 class LogUnavailable(DependencyUnavailable):
     """No log, no signature."""
 

@@ -14,6 +14,8 @@ EventId = NewType("EventId", str)
 BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 """Crockford's alphabet: no I, L, O, U."""
 
+ID_SIZE_SYMBOLS = 26
+
 REFERENCE_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 """24 letters; I and O are left out."""
 
@@ -24,6 +26,11 @@ Randomness = Callable[[int], bytes]
 def new_id(randomness: Randomness = secrets.token_bytes) -> str:
     """128 random bits in 26 symbols that survive being read aloud."""
     return base32(randomness(16))
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` could be one of ``new_id``'s: what strangers send is looked at before it reaches the log."""
+    return len(text) == ID_SIZE_SYMBOLS and set(text) <= set(BASE32)
 
 
 def base32(data: bytes) -> str:

@@ -189,6 +189,14 @@ def change_phone(
 
 
 @app.command()
+def unlock(nif: Annotated[str, typer.Option()], socket: OperatorSocket = None) -> None:
+    """End a citizen's block after wrong passwords; their key was never lost."""
+    from authn.client import RegistryClient
+
+    ask("operator", socket, lambda channel: RegistryClient(channel).unlock(nif))
+
+
+@app.command()
 def revoke(
     nif: Annotated[str, typer.Option()],
     reason: Annotated[str, typer.Option(help="RFC 5280 reason, for example keyCompromise.")],

@@ -29,6 +29,7 @@ from authn.messages.outbox import Outbox, OutboxSender
 from authn.messages.sms import HTTPGatewayConfig, HTTPSMSGateway, SMSGateway
 from authn.messages.texts import SMSTexts
 from authn.officer_service import OfficersServicer, PapersServicer
+from authn.otp.budget import CodeBudget, rules
 from authn.otp.challenges import OTPChallenges
 from authn.otp.grants import Grants
 from authn.otp.sending import CodeSender
@@ -36,7 +37,7 @@ from authn.password.change import PasswordChange
 from authn.password.factor import PasswordFactors
 from authn.password.notices import BlockNotices
 from authn.password.stretch import Stretcher, StretchParameters
-from authn.pin.budget import PINBudget
+from authn.password.unlocking import Unlocking
 from authn.pin.login import PINLogin
 from authn.proto import authn_pb2_grpc
 from authn.registration.activation import PasswordActivation, SealedActivationCodes
@@ -118,6 +119,7 @@ class Core:
     papers: Papers
     registration: Registration
     phone_change: PhoneChange
+    unlocking: Unlocking
     callers: CallerRegister
     authenticator: ClientAuthenticator
     revocation: Revocation
@@ -217,8 +219,8 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
     challenges = Challenges(engine, vault, clock, leaves)
     stretcher = Stretcher(queue_limit=settings.argon2_queue_limit)
     factors = PasswordFactors(vault, stretcher, clock)
-    otp = OTPChallenges(engine, vault, challenges, factors, leaves, clock)
-    code_sender = CodeSender(otp, outbox, leaves)
+    otp = OTPChallenges(engine, vault, challenges, leaves, clock)
+    code_sender = CodeSender(otp, CodeBudget(clock, rules(settings.sms_budget)), outbox, leaves)
     grants = Grants(engine=engine, challenges=challenges, otp=otp, register=register, log=leaves, clock=clock)
     codes = SealedActivationCodes(vault, clock)
     await factors.make_decoys(engine, parameters)
@@ -288,7 +290,6 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
             register=register,
             challenges=challenges,
             otp=otp,
-            budget=PINBudget(clock),
             sessions=sessions,
             sender=code_sender,
             texts=texts,
@@ -305,6 +306,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
         papers=papers,
         registration=registration,
         phone_change=phone_change,
+        unlocking=Unlocking(engine, register, factors, leaves),
         password_activation=PasswordActivation(
             engine=engine,
             clock=clock,
@@ -473,7 +475,7 @@ def _for_gate(core: Core, server: grpc.aio.Server) -> None:
 
 def _for_operator(core: Core, server: grpc.aio.Server) -> None:
     authn_pb2_grpc.add_RegistryServicer_to_server(
-        RegistryServicer(core.engine, core.phone_change, core.callers, core.vault), server
+        RegistryServicer(core.engine, core.phone_change, core.unlocking, core.callers, core.vault), server
     )
     authn_pb2_grpc.add_OfficersServicer_to_server(OfficersServicer(core.officers, core.desk), server)
     authn_pb2_grpc.add_PapersServicer_to_server(PapersServicer(core.papers), server)

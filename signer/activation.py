@@ -36,24 +36,19 @@ from authn.password.factor import PasswordFactors, Reservation
 from authn.password.stretch import Stretcher
 from authn.registration.citizens import Citizen, CitizenRegister, normalise_nif
 from authn.sealing import Label, SealBroken, kdf, seal, unseal
-from domain.assurance import RegistrationLevel
 from domain.clock import Clock
 from domain.errors import (
-    CertificateExpired,
-    CredentialError,
-    CredentialSuspended,
     FactorMismatch,
     MalformedRequest,
-    NoCertificate,
     NotPermitted,
     SADExpired,
     SADInvalid,
     SADReplayed,
     StateConflict,
-    WeakRegistration,
 )
-from domain.ids import CitizenId, CredentialId, Randomness, new_id
+from domain.ids import CitizenId, Randomness, is_id
 from domain.items import Item, Purpose
+from hsm.errors import HSMError
 from hsm.keys import KeyPair, WrappingKey
 from hsm.vault import Vault
 from signer.approvals import (
@@ -66,7 +61,8 @@ from signer.approvals import (
     approval_binding,
     binding,
 )
-from signer.credentials import Credential, Credentials, CredentialState, open_key, seal_key
+from signer.credentials import Credentials
+from signer.material import KeyMaterial, KeyMaterials, reason
 from signer.newborn import NewbornKeys
 from signer.refusals import Refusals
 from signer.requests import Requests, StagedRequest
@@ -75,16 +71,6 @@ CODE_LIFE = timedelta(seconds=60)
 SAD_LIFE = timedelta(minutes=5)
 CODE_SIZE_BYTES = 32
 R_SIZE_BYTES = 32
-WRAPPED_P256_SIZE_BYTES = 80
-REASONS: dict[str, type[CredentialError]] = {
-    kind.code: kind for kind in (WeakRegistration, NoCertificate, CredentialSuspended, CertificateExpired)
-}
-REASON_TEXTS = {
-    WeakRegistration.code: "your registration is of the basic level; raise it at an office or with a certificate",
-    NoCertificate.code: "you have no certificate for this kind of signature yet",
-    CredentialSuspended.code: "your certificate is suspended",
-    CertificateExpired.code: "your certificate has expired",
-}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -93,20 +79,6 @@ class Redeemed:
 
     sad: bytes
     expires: datetime
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _KeyMaterial:
-    """What goes into the capsule, and what is kept beside it."""
-
-    credential_id: CredentialId
-    wrapped: bytes | None
-    size_bytes: int
-    is_new: bool
-    kek_version: int
-    sealed_key: bytes | None
-    spki: bytes | None
-    refusal: str | None
 
 
 class Activation:
@@ -152,6 +124,7 @@ class Activation:
         self._approvals = approvals
         self._credentials = credentials
         self._newborns = newborns
+        self._materials = KeyMaterials(clock, randomness)
         self._refusals = refusals
         self._randomness = randomness
         self._parking = Parking(vault)
@@ -221,6 +194,7 @@ class Activation:
                 client_id=staged.client_id,
             )
             opened = await self._challenges.open(envelope, context)
+            kek_version, newborn = await self._newborn(staged)
             # 4 · A place in the queue, then one attempt and the nonce in one commit, and only then the test.
             async with self._stretcher.place():
                 async with self._engine.begin() as connection:
@@ -233,8 +207,14 @@ class Activation:
                     await self._challenges.spend(connection, envelope)
                     held = await self._credentials.held(connection, reservation.factor.id, staged.key_type)
                 # 5 · V opens, or it does not.
-                secret = await self._factors.open_vault_secret(reservation.factor, opened.secret)
-            material = await self._key_material(staged, citizen, held, secret)
+                try:
+                    secret = await self._factors.open_vault_secret(reservation.factor, opened.secret)
+                except HSMError:
+                    await self._give_back(reservation, envelope)
+                    raise
+            material = self._materials.choose(
+                staged, citizen=citizen, held=held, secret=secret, newborn=newborn, kek_version=kek_version
+            )
             return await self._send_code(staged, citizen, reservation, material, secret, envelope, opened.companion)
 
     async def resend(self, challenge_id: str) -> None:
@@ -275,11 +255,15 @@ class Activation:
             answer_key = kdf(Label.ANSWER, opened.browser_secret, challenge.id)
             if opened.answered is not None:
                 code = unseal(Label.ANSWER, answer_key, opened.answered, challenge.id)
+                if challenge.content is CapsuleContent.REASON:
+                    raise reason(code.decode())
                 return _return_url(staged, code)
             if pending is None or citizen is None:
                 raise FactorMismatch("the code does not match, has expired or was used up; begin again")
             if challenge.content is CapsuleContent.REASON:
-                await self._tell_reason(challenge, envelope, citizen, pending.refusal or "")
+                refusal = pending.refusal or ""
+                answer = seal(answer_key, refusal.encode(), challenge.id)
+                await self._tell_reason(challenge, envelope, citizen, refusal, answer)
             # 12 · One commit: the capsule goes, one row per item comes, B1 is parked under a single-use code.
             code = self._randomness(CODE_SIZE_BYTES)
             cs_sha256 = hashlib.sha256(opened.browser_secret).digest()
@@ -307,7 +291,7 @@ class Activation:
                     staged = await self._requests.get_even_expired(connection, approval.request_id)
                     citizen = await self._citizen(connection, approval.citizen_id)
             if approval is None or staged is None or citizen is None:
-                raise await self._refusals.refuse(SADInvalid, request_id=request_id)
+                raise await self._refusals.refuse(SADInvalid, request=request_id if is_id(request_id) else "?")
             verifier_sha256 = hashlib.sha256(pkce_verifier).digest()
             if not hmac.compare_digest(verifier_sha256, staged.pkce_challenge):
                 raise await self._refusals.refuse(SADInvalid, approval)
@@ -345,76 +329,24 @@ class Activation:
                 raise await self._refusals.refuse(SADInvalid, approval)
             return Redeemed(sad, expires)
 
-    async def _key_material(
-        self, staged: StagedRequest, citizen: Citizen | None, held: Credential | None, secret: bytes | None
-    ) -> _KeyMaterial:
-        """Step 5, second half: B1 from B2, or a newborn key; a key pair is made whenever item 0 is staged."""
-        newborn: KeyPair | None = None
-        version = self._vault.current_version(WrappingKey.CITIZEN)
+    async def _newborn(self, staged: StagedRequest) -> tuple[int, KeyPair | None]:
+        """A key pair whenever item 0 is staged, whoever asks; before anything is reserved, for this may be ``Busy``."""
         if staged.asks_certificate:
-            version, newborn = await self._newborns.take(staged.key_type)
-        size_bytes = len(newborn.wrapped) if newborn else WRAPPED_P256_SIZE_BYTES
-        new_id_ = CredentialId(new_id(self._randomness))
-        if secret is None or citizen is None:
-            sealed_key = self._randomness(size_bytes) if newborn else None
-            spki = newborn.spki if newborn else None
-            return _KeyMaterial(new_id_, None, size_bytes, newborn is not None, version, sealed_key, spki, None)
-        refusal = self._refusal(staged, citizen, held)
-        if refusal is not None:
-            return _KeyMaterial(
-                new_id_,
-                None,
-                size_bytes,
-                is_new=False,
-                kek_version=version,
-                sealed_key=None,
-                spki=None,
-                refusal=refusal,
-            )
-        if held is not None and held.is_valid(self._clock.now()):
-            wrapped = open_key(held, secret)
-            return _KeyMaterial(
-                held.id,
-                wrapped,
-                len(wrapped),
-                is_new=False,
-                kek_version=held.kek_version,
-                sealed_key=None,
-                spki=None,
-                refusal=None,
-            )
-        if newborn is None:
-            raise StateConflict("a certificate is needed, and none was asked for")
-        sealed_key = seal_key(new_id_, newborn, version, secret)
-        return _KeyMaterial(
-            new_id_,
-            newborn.wrapped,
-            size_bytes,
-            is_new=True,
-            kek_version=version,
-            sealed_key=sealed_key,
-            spki=newborn.spki,
-            refusal=None,
-        )
+            return await self._newborns.take(staged.key_type)
+        return self._vault.current_version(WrappingKey.CITIZEN), None
 
-    def _refusal(self, staged: StagedRequest, citizen: Citizen, held: Credential | None) -> str | None:
-        """Step 2: why a citizen with the right password cannot sign; told only after the code."""
-        if citizen.level is not RegistrationLevel.ADVANCED:
-            return WeakRegistration.code
-        if held is not None and held.state is CredentialState.SUSPENDED:
-            return CredentialSuspended.code
-        if staged.asks_certificate:
-            return None
-        if held is None:
-            return NoCertificate.code
-        return None if held.is_valid(self._clock.now()) else CertificateExpired.code
+    async def _give_back(self, reservation: Reservation, envelope: Envelope) -> None:
+        """The HSM did not answer: nothing was tested, so nothing counts."""
+        async with self._engine.begin() as connection:
+            await self._factors.give_back(connection, reservation)
+            await self._challenges.give_back(connection, envelope)
 
     async def _send_code(
         self,
         staged: StagedRequest,
         citizen: Citizen | None,
         reservation: Reservation,
-        material: _KeyMaterial,
+        material: KeyMaterial,
         secret: bytes | None,
         envelope: Envelope,
         cs: bytes,
@@ -435,10 +367,9 @@ class Activation:
             cs_sha256=hashlib.sha256(cs).digest(),
         )
         content = CapsuleContent.KEY if material.refusal is None else CapsuleContent.REASON
-        plaintext = material.wrapped if material.refusal is None else self._randomness(material.size_bytes)
         fresh = await self._otp.fill(
             content,
-            plaintext if right else None,
+            material.wrapped,
             size_bytes=material.size_bytes,
             cid=cid,
             expires=expires,
@@ -481,20 +412,21 @@ class Activation:
                 text=text,
                 facts={"request": staged.id, "client": staged.client_id},
                 failure=None if right else failure,
-                factor_id=reservation.factor.id,
                 request_id=staged.id,
             )
         # 9 · The core itself hands the message over.
         self._sender.wake()
         return begun
 
-    async def _tell_reason(self, challenge: OTPChallenge, envelope: Envelope, citizen: Citizen, refusal: str) -> None:
+    async def _tell_reason(
+        self, challenge: OTPChallenge, envelope: Envelope, citizen: Citizen, refusal: str, answer: bytes
+    ) -> None:
         async with self._engine.begin() as connection:
-            await self._otp.consume(connection, challenge, envelope, None)
+            await self._otp.consume(connection, challenge, envelope, answer)
             await self._approvals.drop_pending(connection, challenge.id)
             facts = {"cid": challenge.id, "refusal": refusal}
             await self._log.append(connection, Event(tag=EventTag.AUTH_OK, pid=citizen.pid, facts=facts))
-        raise REASONS[refusal](REASON_TEXTS[refusal])
+        raise reason(refusal)
 
     def _approval(
         self,

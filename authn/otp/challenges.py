@@ -17,12 +17,12 @@ from audit.log import Event, EventTag, Log
 from audit.types import UTCDateTime
 from authn.challenge import Challenges
 from authn.envelope import Envelope, EnvelopeContext
-from authn.password.factor import PasswordFactors
 from authn.sealing import Label, SealBroken, kdf, seal, unopenable, unseal
 from authn.tables import metadata
 from domain.clock import Clock
 from domain.errors import FactorMismatch
-from domain.ids import ChallengeId, CitizenId, RequestId, new_id, reference_code
+from domain.ids import ChallengeId, CitizenId, RequestId, is_id, new_id, reference_code
+from hsm.errors import HSMError
 from hsm.keys import MACKey
 from hsm.vault import Vault
 
@@ -30,8 +30,6 @@ OTP_LIFE_MINUTES = 5
 OTP_LIFE = timedelta(minutes=OTP_LIFE_MINUTES)
 OTP_TRIES = 3
 RESENDS = 2
-FAILED_CHALLENGES_IN_A_ROW = 5
-OTP_BLOCK = timedelta(hours=24)
 
 otp_challenge = sa.Table(
     "otp_challenge",
@@ -40,7 +38,6 @@ otp_challenge = sa.Table(
     sa.Column("purpose", sa.String(24), nullable=False),
     sa.Column("request_id", sa.String(26)),
     sa.Column("citizen_id", sa.String(32), index=True),  # empty where there is no such citizen
-    sa.Column("factor_id", sa.String(32)),
     sa.Column("real", sa.Boolean, nullable=False),
     sa.Column("generation", sa.Integer, nullable=False),
     sa.Column("content", sa.String(8), nullable=False),
@@ -114,7 +111,6 @@ class OTPChallenge:
     purpose: OTPPurpose
     request_id: RequestId | None
     citizen_id: CitizenId | None
-    factor_id: str | None
     real: bool
     generation: int
     content: CapsuleContent
@@ -178,14 +174,12 @@ class OTPChallenges:
         engine: AsyncEngine,
         vault: Vault,
         challenges: Challenges,
-        factors: PasswordFactors,
         log: Log,
         clock: Clock,
     ) -> None:
         self._engine = engine
         self._vault = vault
         self._challenges = challenges
-        self._factors = factors
         self._log = log
         self._clock = clock
 
@@ -230,7 +224,6 @@ class OTPChallenges:
         generation: int,
         envelope_sha256: bytes,
         citizen_id: CitizenId | None,
-        factor_id: str | None,
         real: bool,
         request_id: RequestId | None,
         resends: int,
@@ -241,7 +234,6 @@ class OTPChallenges:
             "purpose": purpose.value,
             "request_id": request_id,
             "citizen_id": citizen_id,
-            "factor_id": factor_id,
             "real": real,
             "generation": generation,
             "content": fresh.content.value,
@@ -272,6 +264,8 @@ class OTPChallenges:
         Raises:
             FactorMismatch: None; the same words as for a wrong code.
         """
+        if not is_id(cid):
+            raise FactorMismatch(_refusal(0))
         async with self._engine.connect() as connection:
             found = await connection.execute(sa.select(otp_challenge).where(otp_challenge.c.id == cid))
             row = found.mappings().first()
@@ -301,7 +295,14 @@ class OTPChallenges:
         left = await self._reserve(challenge, envelope)
         bind = binding(challenge, cs)
         otp = opened.secret.decode("ascii", errors="replace")
-        inner = await self._vault.mac(MACKey.CAPSULE, "otp", challenge.id, bind, otp, version=challenge.capsule_version)
+        try:
+            inner = await self._vault.mac(
+                MACKey.CAPSULE, "otp", challenge.id, bind, otp, version=challenge.capsule_version
+            )
+        except HSMError:
+            # Nothing was tested, and this tells nobody anything: the same envelope may try again.
+            await self._give_back(challenge, envelope)
+            raise
         try:
             plaintext = unseal(Label.OTP, kdf(Label.OTP, inner, cs), challenge.capsule or b"", bind)
         except SealBroken:
@@ -329,8 +330,6 @@ class OTPChallenges:
         )
         if done.rowcount != 1:
             raise FactorMismatch(_refusal(0))
-        if challenge.factor_id is not None:
-            await self._factors.forget_otp_failures(connection, challenge.factor_id)
 
     async def may_resend(self, connection: AsyncConnection, cid: str) -> bool:
         """Use up one resend: two per challenge, a minute apart; False if it is not time or none is left."""
@@ -357,7 +356,7 @@ class OTPChallenges:
         )
 
     async def erase_old(self) -> None:
-        """Erase capsules of expired challenges, and rows a day old."""
+        """Erase capsules of expired challenges, and rows two days old: budgets look back so far."""
         now = self._clock.now()
         async with self._engine.begin() as connection:
             await connection.execute(
@@ -365,7 +364,7 @@ class OTPChallenges:
                 .where(otp_challenge.c.expires < now, otp_challenge.c.state == ChallengeState.PENDING.value)
                 .values(state=ChallengeState.DEAD.value, capsule=None)
             )
-            await connection.execute(sa.delete(otp_challenge).where(otp_challenge.c.expires < now - timedelta(days=1)))
+            await connection.execute(sa.delete(otp_challenge).where(otp_challenge.c.expires < now - timedelta(days=2)))
 
     async def _reserve(self, challenge: OTPChallenge, envelope: Envelope) -> int:
         async with self._engine.begin() as connection:
@@ -386,6 +385,15 @@ class OTPChallenges:
             raise FactorMismatch(_refusal(0))
         return int(left)
 
+    async def _give_back(self, challenge: OTPChallenge, envelope: Envelope) -> None:
+        async with self._engine.begin() as connection:
+            await self._challenges.give_back(connection, envelope)
+            await connection.execute(
+                sa.update(otp_challenge)
+                .where(otp_challenge.c.id == challenge.id, otp_challenge.c.state == ChallengeState.PENDING.value)
+                .values(left=otp_challenge.c.left + 1)
+            )
+
     async def _fail(self, challenge: OTPChallenge, left: int, pid: bytes | None) -> None:
         async with self._engine.begin() as connection:
             if left == 0:
@@ -394,14 +402,6 @@ class OTPChallenges:
                     .where(otp_challenge.c.id == challenge.id)
                     .values(state=ChallengeState.DEAD.value, capsule=None)
                 )
-                if challenge.factor_id is not None:
-                    await self._factors.count_otp_failure(
-                        connection,
-                        challenge.factor_id,
-                        counts=challenge.real,
-                        limit=FAILED_CHALLENGES_IN_A_ROW,
-                        until=self._clock.now() + OTP_BLOCK,
-                    )
             facts = {"factor": "otp", "purpose": challenge.purpose.value, "cid": challenge.id, "left": left}
             await self._log.append(connection, Event(tag=EventTag.AUTH_FAIL, pid=pid, facts=facts))
 

@@ -20,7 +20,7 @@ from authn.tables import metadata
 from domain import canonical
 from domain.clock import Clock, to_epoch_seconds
 from domain.errors import FactorMismatch
-from domain.ids import ChallengeId, CitizenId, Randomness
+from domain.ids import ChallengeId, CitizenId, Randomness, is_id
 
 GRANT_LIFE = timedelta(minutes=10)
 TOKEN_SIZE_BYTES = 32
@@ -141,6 +141,8 @@ class Grants:
         Raises:
             FactorMismatch: Another token, over, or the citizen's generation changed.
         """
+        if not is_id(challenge_id):
+            raise FactorMismatch("this step is over; begin again")
         context = EnvelopeContext(purpose=sealed_for, challenge_id=challenge_id)
         opened = await self._challenges.open(envelope, context)
         async with self._engine.connect() as connection:

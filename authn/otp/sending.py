@@ -1,12 +1,15 @@
 """A code on its way: challenge, message and leaf in one commit, the same rows whether it opens anything or not."""
 
+import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.log import Event, EventTag, Log
 from authn.envelope import Envelope
 from authn.messages.outbox import Outbox
+from authn.otp.budget import CodeBudget
 from authn.otp.challenges import RESENDS, Begun, FreshCapsule, OTPChallenges, OTPPurpose
 from authn.registration.citizens import Citizen
 from domain.ids import RequestId
@@ -15,8 +18,9 @@ from domain.ids import RequestId
 class CodeSender:
     """Writes what BEGIN ends with; the core itself hands the message over."""
 
-    def __init__(self, otp: OTPChallenges, outbox: Outbox, log: Log) -> None:
+    def __init__(self, otp: OTPChallenges, budget: CodeBudget, outbox: Outbox, log: Log) -> None:
         self._otp = otp
+        self._budget = budget
         self._outbox = outbox
         self._log = log
 
@@ -31,11 +35,12 @@ class CodeSender:
         text: str,
         failure: Mapping[str, str | int] | None,
         facts: Mapping[str, str | int] | None = None,
-        factor_id: str | None = None,
         request_id: RequestId | None = None,
         resends: int = RESENDS,
     ) -> Begun:
         """Store the challenge, queue its message, log it; three rows in the caller's transaction. ``wake`` afterwards.
+
+        Over budget nothing is sent and nothing opens, and the answer is the same.
 
         Args:
             connection: The caller's transaction.
@@ -46,10 +51,12 @@ class CodeSender:
             text: The SMS; written like any other, and never sent, where ``failure`` is given.
             failure: Why nothing opens, for the log; ``None`` where the code is good.
             facts: More for the log.
-            factor_id: The password factor that failures count against.
             request_id: The staged request to be approved.
             resends: How often the message may be asked for again.
         """
+        refusal = await self._budget.refusal(connection, citizen.id if citizen else None, purpose)
+        if failure is None and refusal is not None:
+            fresh, failure = replace(fresh, capsule=secrets.token_bytes(len(fresh.capsule))), {"reason": refusal}
         await self._otp.store(
             connection,
             fresh,
@@ -57,7 +64,6 @@ class CodeSender:
             generation=citizen.generation if citizen else 0,
             envelope_sha256=envelope.sha256(),
             citizen_id=citizen.id if citizen else None,
-            factor_id=factor_id,
             real=failure is None,
             request_id=request_id,
             resends=resends,

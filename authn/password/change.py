@@ -32,6 +32,7 @@ from authn.registration.register import GenerationListener
 from domain.clock import Clock
 from domain.errors import WeakPassword
 from domain.ids import CitizenId, Randomness
+from hsm.errors import HSMError
 
 NOTICE_LIFE = timedelta(hours=24)
 
@@ -105,8 +106,17 @@ class PasswordChange:
                     citizen = await self._register.find(connection, index)
                     reservation = await self._factors.reserve(connection, citizen.id if citizen else None, index)
                     await self._challenges.spend(connection, envelope)
-                vault_secret = await self._factors.open_vault_secret(reservation.factor, opened.secret)
+                try:
+                    vault_secret = await self._factors.open_vault_secret(reservation.factor, opened.secret)
+                except HSMError:
+                    await self._give_back(reservation, envelope)
+                    raise
             return await self._send_code(citizen, reservation, vault_secret, envelope, opened.companion)
+
+    async def _give_back(self, reservation: Reservation, envelope: Envelope) -> None:
+        async with self._engine.begin() as connection:
+            await self._factors.give_back(connection, reservation)
+            await self._challenges.give_back(connection, envelope)
 
     async def set_password(self, challenge_id: str, envelope: Envelope) -> None:
         """The new password, with the token from the right SMS code; asking again with the same envelope is harmless.
@@ -192,7 +202,6 @@ class PasswordChange:
                 citizen=citizen,
                 text=self._texts.password_change(reference=fresh.reference, otp=fresh.otp, minutes=OTP_LIFE_MINUTES),
                 failure=None if right else failure,
-                factor_id=reservation.factor.id,
             )
         self._sender.wake()
         return begun

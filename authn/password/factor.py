@@ -7,7 +7,6 @@ same cost.
 
 import secrets
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -38,8 +37,6 @@ password_factor = sa.Table(
     sa.Column("reserved", sa.Integer, nullable=False, default=0),
     sa.Column("forgiven", sa.Integer, nullable=False, default=0),
     sa.Column("blocked_until", UTCDateTime),
-    sa.Column("otp_failed_challenges", sa.Integer, nullable=False, default=0),
-    sa.Column("otp_blocked_until", UTCDateTime),
     sa.Column("block_told", UTCDateTime),  # the block for which the citizen was last told
     sa.Column("changed", UTCDateTime, nullable=False),
     sa.Column("version", sa.Integer, nullable=False, default=1),
@@ -56,13 +53,7 @@ class PasswordFactor:
     pepper_version: int
     sealed_vault_secret: bytes
     attempts: Attempts
-    otp_failed_challenges: int
-    otp_blocked_until: datetime | None
     version: int
-
-    def is_otp_blocked(self, now: datetime) -> bool:
-        """Whether codes for this citizen are blocked after too many failed challenges."""
-        return self.otp_blocked_until is not None and now < self.otp_blocked_until
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -104,16 +95,13 @@ class PasswordFactors:
         """The citizen's factor, if the permanent password is active."""
         return await self._get(connection, citizen_id)
 
-    async def reserve(
-        self, connection: AsyncConnection, citizen_id: CitizenId | None, nif_index: bytes, *, otp: bool = True
-    ) -> Reservation:
+    async def reserve(self, connection: AsyncConnection, citizen_id: CitizenId | None, nif_index: bytes) -> Reservation:
         """Reserve one attempt in the caller's transaction: always one row read by id and one row written.
 
         Args:
             connection: The caller's transaction.
             citizen_id: ``None`` for a citizen who is unknown or not the one named by the agency.
             nif_index: Picks the decoy.
-            otp: Whether a code will be sent; then a blocked code blocks this too.
         """
         now = self._clock.now()
         decoy_id = _decoy_id(int.from_bytes(nif_index[:8], "big") % DECOYS)
@@ -123,16 +111,28 @@ class PasswordFactors:
             factor = await self._get(connection, decoy_id)
         if factor is None:
             raise StateConflict("the decoy rows are missing")
-        if factor.attempts.is_blocked(now):
-            attempts, blocked = factor.attempts, True
-        else:
-            attempts, blocked = factor.attempts.reserve(now), otp and factor.is_otp_blocked(now)
-        await self._write(connection, factor, attempts=attempts)
+        blocked = factor.attempts.is_blocked(now)
+        attempts = factor.attempts if blocked else factor.attempts.reserve(now)
+        await self._write(connection, factor, attempts)
         tested = real and not blocked
         factor = replace(factor, attempts=attempts, version=factor.version + 1)
         if not tested:
             factor = replace(factor, sealed_vault_secret=unopenable(VAULT_SECRET_SIZE_BYTES))
         return Reservation(factor, attempts.reserved, tested)
+
+    async def give_back(self, connection: AsyncConnection, reservation: Reservation) -> None:
+        """Undo a reservation whose password was not tested: the HSM did not answer, which tells nobody anything."""
+        factor = await self._get(connection, reservation.factor.id)
+        if factor is not None:
+            await self._write(connection, factor, factor.attempts.give_back(reservation.number))
+
+    async def unlock(self, connection: AsyncConnection, citizen_id: CitizenId) -> bool:
+        """End every block and forget failures; the key was never lost. False where there is no password."""
+        factor = await self._get(connection, citizen_id)
+        if factor is None:
+            return False
+        await self._write(connection, factor, factor.attempts.forgive(factor.attempts.reserved))
+        return True
 
     async def settle(self, connection: AsyncConnection, reservation: Reservation, *, right: bool) -> None:
         """Give the attempt back if it was right; one row written either way.
@@ -146,24 +146,7 @@ class PasswordFactors:
         if right and factor.sealed_vault_secret != reservation.factor.sealed_vault_secret:
             raise StateConflict("the password was changed meanwhile; begin again")
         attempts = factor.attempts.forgive(reservation.number) if right else factor.attempts
-        await self._write(connection, factor, attempts=attempts)
-
-    async def count_otp_failure(
-        self, connection: AsyncConnection, factor_id: str, *, counts: bool, limit: int, until: datetime
-    ) -> None:
-        """A challenge used up its tries; ``limit`` of them in a row block codes ``until`` then. One row written."""
-        factor = await self._get(connection, factor_id)
-        if factor is None:
-            return
-        failed = factor.otp_failed_challenges + (1 if counts else 0)
-        blocked_until = until if counts and failed >= limit else factor.otp_blocked_until
-        await self._write(connection, factor, otp_failed_challenges=failed, otp_blocked_until=blocked_until)
-
-    async def forget_otp_failures(self, connection: AsyncConnection, factor_id: str) -> None:
-        """A right code ends the run of failed challenges."""
-        factor = await self._get(connection, factor_id)
-        if factor is not None:
-            await self._write(connection, factor, otp_failed_challenges=0)
+        await self._write(connection, factor, attempts)
 
     async def seal_vault_secret(
         self, citizen_id: CitizenId, password: bytes, vault_secret: bytes, parameters: StretchParameters
@@ -231,8 +214,6 @@ class PasswordFactors:
             "reserved": 0,
             "forgiven": 0,
             "blocked_until": None,
-            "otp_failed_challenges": 0,
-            "otp_blocked_until": None,
             "block_told": None,
             "changed": self._clock.now(),
             "version": 1,
@@ -253,21 +234,10 @@ class PasswordFactors:
             pepper_version=row["pepper_version"],
             sealed_vault_secret=row["sealed_vault_secret"],
             attempts=Attempts(row["reserved"], row["forgiven"], row["blocked_until"]),
-            otp_failed_challenges=row["otp_failed_challenges"],
-            otp_blocked_until=row["otp_blocked_until"],
             version=row["version"],
         )
 
-    async def _write(
-        self,
-        connection: AsyncConnection,
-        factor: PasswordFactor,
-        *,
-        attempts: Attempts | None = None,
-        otp_failed_challenges: int | None = None,
-        otp_blocked_until: datetime | None = None,
-    ) -> None:
-        attempts = attempts or factor.attempts
+    async def _write(self, connection: AsyncConnection, factor: PasswordFactor, attempts: Attempts) -> None:
         done = await connection.execute(
             sa.update(password_factor)
             .where(password_factor.c.id == factor.id, password_factor.c.version == factor.version)
@@ -275,10 +245,6 @@ class PasswordFactors:
                 reserved=attempts.reserved,
                 forgiven=attempts.forgiven,
                 blocked_until=attempts.blocked_until,
-                otp_failed_challenges=(
-                    factor.otp_failed_challenges if otp_failed_challenges is None else otp_failed_challenges
-                ),
-                otp_blocked_until=otp_blocked_until or factor.otp_blocked_until,
                 version=factor.version + 1,
             )
         )

@@ -40,13 +40,13 @@ class BlockNotices:
     async def tell(self) -> None:
         """One LOCK leaf and one SMS per block, in one commit each; decoys have no phone and are passed over."""
         now = self._clock.now()
-        blocked = sa.or_(password_factor.c.blocked_until > now, password_factor.c.otp_blocked_until > now)
+        blocked = password_factor.c.blocked_until > now
         async with self._engine.begin() as connection:
             found = await connection.execute(
                 sa.select(password_factor).where(blocked, password_factor.c.id.not_like("decoy-%")).with_for_update()
             )
             for row in found.all():
-                until = max(end for end in (row.blocked_until, row.otp_blocked_until) if end is not None)
+                until = row.blocked_until
                 citizen = await self._register.get(connection, CitizenId(row.id))
                 if citizen is None or row.block_told == until:
                     continue

@@ -9,7 +9,6 @@ and in the capsule lies the authentication record: without all three there is no
 
 import hashlib
 import re
-from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -19,6 +18,7 @@ from authn.challenge import Challenges
 from authn.envelope import Envelope, EnvelopeContext, EnvelopePurpose
 from authn.locks import NamedLocks
 from authn.messages.texts import SMSTexts
+from authn.otp.budget import PIN_LIFE, PIN_LIFE_MINUTES
 from authn.otp.challenges import (
     Begun,
     CapsuleContent,
@@ -30,10 +30,9 @@ from authn.otp.challenges import (
 )
 from authn.otp.grants import GrantedToken, grant_binding
 from authn.otp.sending import CodeSender
-from authn.pin.budget import PIN_LIFE, PIN_LIFE_MINUTES, PINBudget
 from authn.registration.activation import same_email
 from authn.registration.citizens import Citizen, CitizenRegister, normalise_nif
-from authn.sealing import Label, kdf, seal, unopenable
+from authn.sealing import Label, kdf, seal
 from authn.sessions import RECORD_SIZE_BYTES, AuthenticationRecord, Login, Sessions
 from domain import canonical
 from domain.assurance import LoA
@@ -62,7 +61,6 @@ class PINLogin:
         register: CitizenRegister,
         challenges: Challenges,
         otp: OTPChallenges,
-        budget: PINBudget,
         sessions: Sessions,
         sender: CodeSender,
         texts: SMSTexts,
@@ -74,7 +72,6 @@ class PINLogin:
         self._register = register
         self._challenges = challenges
         self._otp = otp
-        self._budget = budget
         self._sessions = sessions
         self._sender = sender
         self._texts = texts
@@ -162,7 +159,6 @@ class PINLogin:
     ) -> Begun:
         cid = new_challenge_id()
         expires = (self._clock.now() + PIN_LIFE).replace(microsecond=0)
-        citizen_id = citizen.id if citizen else None
         bind = _binding(cid, citizen, expires, cs, audience, nonce)
         record = self._sessions.record_for(citizen.id, citizen.pid).encode() if citizen else None
         fresh = await self._otp.fill(
@@ -178,9 +174,6 @@ class PINLogin:
         )
         async with self._engine.begin() as connection:
             await self._register.require_generation(connection, citizen)
-            refusal = await self._budget.refusal(connection, citizen_id)
-            if refusal is not None:
-                fresh = replace(fresh, capsule=unopenable(RECORD_SIZE_BYTES))
             begun = await self._sender.send(
                 connection,
                 fresh,
@@ -189,7 +182,7 @@ class PINLogin:
                 citizen=citizen,
                 text=self._texts.pin(reference=fresh.reference, otp=fresh.otp, minutes=PIN_LIFE_MINUTES),
                 facts={"client": audience},
-                failure=None if refusal is None else {"reason": refusal},
+                failure=None if citizen else {"reason": "identification"},
                 # A second message would be one more against the budget: whoever needs it begins again.
                 resends=0,
             )

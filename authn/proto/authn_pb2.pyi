@@ -294,6 +294,16 @@ class ChangePhoneAnswer(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class UnlockRequest(_message.Message):
+    __slots__ = ("nif",)
+    NIF_FIELD_NUMBER: _ClassVar[int]
+    nif: str
+    def __init__(self, nif: _Optional[str] = ...) -> None: ...
+
+class UnlockAnswer(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class RegisterClientRequest(_message.Message):
     __slots__ = ("client_id", "name", "public_key", "rights", "return_urls")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]

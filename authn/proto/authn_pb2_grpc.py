@@ -863,6 +863,11 @@ class RegistryStub:
                 request_serializer=authn_dot_proto_dot_authn__pb2.ChangePhoneRequest.SerializeToString,
                 response_deserializer=authn_dot_proto_dot_authn__pb2.ChangePhoneAnswer.FromString,
                 _registered_method=True)
+        self.Unlock = channel.unary_unary(
+                '/rubrica.authn.v1.Registry/Unlock',
+                request_serializer=authn_dot_proto_dot_authn__pb2.UnlockRequest.SerializeToString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.UnlockAnswer.FromString,
+                _registered_method=True)
         self.RegisterClient = channel.unary_unary(
                 '/rubrica.authn.v1.Registry/RegisterClient',
                 request_serializer=authn_dot_proto_dot_authn__pb2.RegisterClientRequest.SerializeToString,
@@ -881,6 +886,13 @@ class RegistryServicer:
 
     def ChangePhone(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unlock(self, request, context):
+        """Ends a block after wrong passwords; the key was never lost.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -905,6 +917,11 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.ChangePhone,
                     request_deserializer=authn_dot_proto_dot_authn__pb2.ChangePhoneRequest.FromString,
                     response_serializer=authn_dot_proto_dot_authn__pb2.ChangePhoneAnswer.SerializeToString,
+            ),
+            'Unlock': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unlock,
+                    request_deserializer=authn_dot_proto_dot_authn__pb2.UnlockRequest.FromString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.UnlockAnswer.SerializeToString,
             ),
             'RegisterClient': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterClient,
@@ -945,6 +962,33 @@ class Registry:
             '/rubrica.authn.v1.Registry/ChangePhone',
             authn_dot_proto_dot_authn__pb2.ChangePhoneRequest.SerializeToString,
             authn_dot_proto_dot_authn__pb2.ChangePhoneAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unlock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.authn.v1.Registry/Unlock',
+            authn_dot_proto_dot_authn__pb2.UnlockRequest.SerializeToString,
+            authn_dot_proto_dot_authn__pb2.UnlockAnswer.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,11 +1,13 @@
 """Settings of the signing core."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from authn.otp.budget import SMS_MESSAGES
 from rubrica.settings.base import ProcessSettings
 
 UNNAMED_ORGANISATION = "NTRES-DEVELOPMENT"
@@ -64,6 +66,10 @@ class CoreSettings(ProcessSettings):
     """The SMS gateway's address; gets a POST with the JSON members ``id``, ``to`` and ``text``."""
     sms_secret_file: Path | None = None
     """Bearer token for the gateway."""
+
+    sms_budget: tuple[tuple[timedelta, Annotated[int, Field(ge=1)]], ...] = SMS_MESSAGES
+    """At most so many codes by SMS to one citizen in so much time, to approve, activate or change; over it nothing is
+    sent and the answer stays the same."""
 
     argon2_time_cost: Annotated[int, Field(ge=1, le=10)] = 2
     argon2_memory_kib: Annotated[int, Field(ge=8)] = 19 * 1024

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from authn.otp.challenges import otp_challenge
-from authn.pin.budget import PINBudget
+from authn.otp.budget import CodeBudget, rules
+from authn.otp.challenges import OTPPurpose, otp_challenge
 from authn.registration.citizens import citizen
 from authn.sessions import login_session
 from domain.ids import CitizenId
@@ -37,14 +37,14 @@ async def test_a_login_and_those_who_ask_at_once(server: str, tmp_path: Path) ->
 
 async def _the_second_waits_for_the_first(played: Played) -> None:
     (who,) = [row["id"] for row in await played.rows(citizen)]
-    budget, engine = PINBudget(played.core.clock), played.core.engine
+    budget, engine = CodeBudget(played.core.clock, rules()), played.core.engine
 
     async def ask() -> str | None:
         async with engine.begin() as connection:
-            return await budget.refusal(connection, CitizenId(str(who)))
+            return await budget.refusal(connection, CitizenId(str(who)), OTPPurpose.PIN)
 
     async with engine.begin() as first:
-        assert await budget.refusal(first, CitizenId(str(who))) == "messages"
+        assert await budget.refusal(first, CitizenId(str(who)), OTPPurpose.PIN) == "messages"
         second = asyncio.create_task(ask())
         await asyncio.sleep(0.3)
         # Whoever counted now would not see the message that the first one is about to store.

@@ -145,9 +145,9 @@ class Played:
         envelope = self.browser.seal(await self.mint(), context, code.encode())
         return await self.core.password_activation.begin(nif, email, envelope)
 
-    async def activation_token(self, begun: Begun) -> tuple[str, bytes]:
+    async def activation_token(self, begun: Begun, otp: str | None = None) -> tuple[str, bytes]:
         context = EnvelopeContext(purpose=EnvelopePurpose.ACTIVATION_COMPLETE, challenge_id=begun.challenge_id)
-        otp = await self.otp(begun.challenge_id)
+        otp = otp or await self.otp(begun.challenge_id)
         envelope = self.browser.seal(await self.mint(), context, otp.encode())
         return await self._token(EnvelopePurpose.ACTIVATION_COMPLETE, begun.challenge_id, envelope)
 
@@ -301,6 +301,7 @@ def core_settings(folder: Path, **changes: object) -> CoreSettings:
         "sms_url": "http://127.0.0.1:1/messages",
         "argon2_time_cost": 1,
         "argon2_memory_kib": 64,
+        "sms_budget": (),
     }
     return CoreSettings(**{**values, **changes})  # type: ignore[arg-type]
 

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 import signer
 from authn.envelope import EnvelopeContext, EnvelopePurpose
 from authn.messages.outbox import message
+from authn.otp.budget import WRONG_IN_A_ROW
 from authn.otp.challenges import OTP_TRIES, OTPPurpose, otp_challenge
-from authn.pin.budget import FAILED_PINS_IN_A_ROW
 from authn.pin.login import PIN
 from authn.registration.citizens import citizen
 from authn.sessions import RECORD_SIZE_BYTES, AuthenticationRecord, login_session
@@ -267,7 +267,7 @@ async def test_five_failed_pins_in_a_row_block_for_an_hour(visitor, played, cloc
                 await visitor.complete(begun, WRONG_PIN)
         clock.advance(6 * 60)
 
-    for _ in range(FAILED_PINS_IN_A_ROW):
+    for _ in range(WRONG_IN_A_ROW // OTP_TRIES):
         await fail()
     begun = await visitor.begin()
     assert (await played.leaves("AUTH_FAIL"))[-1]["facts"]["reason"] == "blocked"
@@ -278,7 +278,7 @@ async def test_five_failed_pins_in_a_row_block_for_an_hour(visitor, played, cloc
 
 
 async def test_a_success_ends_the_run_of_failures(visitor, clock):
-    for _ in range(FAILED_PINS_IN_A_ROW - 1):
+    for _ in range(WRONG_IN_A_ROW // OTP_TRIES - 1):
         begun = await visitor.begin()
         for _ in range(OTP_TRIES):
             with refused_alike():

@@ -156,17 +156,18 @@ async def test_another_browser_opens_no_capsule(played):
 
 async def test_an_envelope_is_good_for_one_use_one_citizen_and_one_list(played):
     staged, other = await played.stage(), await played.stage(2)
+    begin = played.core.activation.begin
+    with pytest.raises(MalformedRequest):
+        await begin(other.id, "12345678Z", await played.password_envelope(staged))
+    with pytest.raises(MalformedRequest):
+        await begin(staged.id, "00000001R", await played.password_envelope(staged))
     envelope = await played.password_envelope(staged)
-    with pytest.raises(MalformedRequest):
-        await played.core.activation.begin(other.id, "12345678Z", envelope)
-    with pytest.raises(MalformedRequest):
-        await played.core.activation.begin(staged.id, "00000001R", envelope)
     changed = replace(envelope, nonce=(await played.mint()).nonce)
     with pytest.raises(MalformedRequest):
-        await played.core.activation.begin(staged.id, "12345678Z", changed)
+        await begin(staged.id, "12345678Z", changed)
     forged = replace(envelope, nonce=envelope.nonce[:-1] + bytes([envelope.nonce[-1] ^ 1]))
     with pytest.raises(MalformedRequest):
-        await played.core.activation.begin(staged.id, "12345678Z", forged)
+        await begin(staged.id, "12345678Z", forged)
     await _nothing_was_signed(played)
 
 
