@@ -79,10 +79,34 @@ def test_files_that_the_handbook_names_exist() -> None:
     for path in (*DOCS.rglob("*.md"), ROOT / "README.md"):
         text = path.read_text(encoding="utf-8")
         named |= set(
-            re.findall(r"`((?:api|documents|signer|authn|audit|certs|hsm|rubrica|scripts|docs)/[\w./-]*\w)`", text)
+            re.findall(
+                r"`((?:api|documents|signer|authn|audit|certs|hsm|rubrica|scripts|docs|client|examples)/[\w./-]*\w)`",
+                text,
+            )
         )
 
     assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_the_way_of_a_document_names_what_is_there() -> None:
+    text = (DOCS / "way-of-a-document.md").read_text(encoding="utf-8")
+    named = [
+        (path, name)
+        for path, names in re.findall(r"`([\w/.]+\.py)` \(([^)]*)\)", text)
+        for name in re.findall(r"`(\w+)`", names)
+    ]
+
+    assert len(named) > 30
+    missing = [
+        (path, name)
+        for path, name in named
+        if not re.search(
+            rf"^\s*(?:async )?(?:def|class) {name}\b", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE
+        )
+    ]
+    assert missing == []
+    stations = [int(number) for number in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)]
+    assert stations == list(range(1, len(stations) + 1))
 
 
 def test_commands_that_the_handbook_names_exist() -> None:
