@@ -6,7 +6,7 @@ Sources: RFC 5280 (X.509), EN 319 412-1 §5.1 (semantics of serialNumber), EN 31
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -301,7 +301,9 @@ def _sequence(parts: Iterable[bytes]) -> bytes:
 # --- the check of what came back
 
 
-def check_issued(issued: IssuedCertificate, spki: bytes, subject: Subject, now: datetime) -> x509.Certificate:
+def check_issued(
+    issued: IssuedCertificate, spki: bytes, subject: Subject, now: datetime, anchors: Sequence[x509.Certificate]
+) -> x509.Certificate:
     """Accept an issuer's answer only if it certifies this key for this subject, now, for signing documents.
 
     Revocation is not asked here: the certificate is seconds old, and the document's finishing asks OCSP anyway.
@@ -311,20 +313,25 @@ def check_issued(issued: IssuedCertificate, spki: bytes, subject: Subject, now: 
         spki: The key that was to be certified, SubjectPublicKeyInfo in DER.
         subject: Whom it was to be certified for.
         now: Aware UTC.
+        anchors: Pinned roots; one of them must have signed the last certificate of the chain.
 
     Returns:
         The subject's certificate, parsed.
 
     Raises:
         MalformedRequest: ``subject`` is not one that can be certified.
-        UnfitCertificate: It does not parse, or key, subject, key usage, validity or a signature of the chain is off.
+        UnfitCertificate: It does not parse, or key, subject, key usage, basic constraints, policy, validity, a
+            signature of the chain or its root is off.
     """
     name = subject_name(subject)
+    organisation = isinstance(subject, OrganisationSubject)
+    policy, life = (SEAL_POLICY, SEAL_LIFE) if organisation else (CITIZEN_POLICY, CITIZEN_LIFE)
     try:
         certificate = x509.load_der_x509_certificate(issued.certificate)
         chain = [x509.load_der_x509_certificate(der) for der in issued.chain]
         _check_leaf(certificate, spki, name)
-        _check_chain([certificate, *chain], now)
+        _check_terms(certificate, policy, life)
+        _check_chain([certificate, *chain], now, anchors)
     except UnfitCertificate:
         raise
     except Exception as exc:
@@ -343,18 +350,46 @@ def _check_leaf(certificate: x509.Certificate, spki: bytes, name: x509.Name) -> 
         raise UnfitCertificate("the issuer allowed another key usage than contentCommitment")
 
 
-def _check_chain(path: list[x509.Certificate], now: datetime) -> None:
+def _check_terms(certificate: x509.Certificate, policy: x509.ObjectIdentifier, life: timedelta) -> None:
+    if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+        raise UnfitCertificate("the issuer made a CA of who signs")
+    policies = certificate.extensions.get_extension_for_class(x509.CertificatePolicies).value
+    if [information.policy_identifier for information in policies] != [policy]:
+        raise UnfitCertificate("the issuer certified under another policy")
+    if certificate.not_valid_after_utc - certificate.not_valid_before_utc > life + CITIZEN_BACKDATE:
+        raise UnfitCertificate("the issuer's certificate is valid for too long")
+
+
+def _check_chain(path: list[x509.Certificate], now: datetime, anchors: Sequence[x509.Certificate]) -> None:
     if len(path) == 1:
         raise UnfitCertificate("the issuer gave no chain")
-    for certificate in path:
+    for certificate, issuer in pairwise(path):
+        _check_link(certificate, issuer)
+    # RFC 5280 §6.1: the root is given, not sent; an answer that ends in a root of its own ends nowhere.
+    roots = [anchor for anchor in anchors if anchor.subject == path[-1].issuer and _signed_by(path[-1], anchor)]
+    if not roots:
+        raise UnfitCertificate("the issuer's chain does not lead to a trusted root")
+    for certificate in (*path, roots[0]):
         if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
             raise UnfitCertificate("a certificate of the issuer's chain is not valid now")
-    for certificate, issuer in pairwise(path):
-        if not issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-            raise UnfitCertificate("a certificate of the issuer's chain is not a CA's")
-        if not issuer.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign:
-            raise UnfitCertificate("a CA of the issuer's chain may not sign certificates")
-        try:
-            certificate.verify_directly_issued_by(issuer)
-        except (InvalidSignature, ValueError, TypeError) as exc:
-            raise UnfitCertificate("a signature of the issuer's chain does not verify") from exc
+    for below, authority in enumerate((*path[1:], roots[0])):
+        most = authority.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+        if most is not None and below > most:
+            raise UnfitCertificate("the issuer's chain is longer than a CA of it allows")
+
+
+def _check_link(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+    if not issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+        raise UnfitCertificate("a certificate of the issuer's chain is not a CA's")
+    if not issuer.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign:
+        raise UnfitCertificate("a CA of the issuer's chain may not sign certificates")
+    if not _signed_by(certificate, issuer):
+        raise UnfitCertificate("a signature of the issuer's chain does not verify")
+
+
+def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True

@@ -49,6 +49,7 @@ from authn.registration.register import PhoneChange, Registration
 from authn.rpc import ErrorInterceptor
 from authn.service import CallersServicer, FactorsServicer, RegistryServicer
 from authn.sessions import Sessions
+from certs.anchors import TrustAnchors
 from certs.http_issuer import HTTPIssuer
 from certs.issuer import Issuer, NoIssuer, OrganisationSubject
 from domain.clock import Clock, SystemClock
@@ -230,6 +231,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
     credentials = Credentials(clock)
     sessions = Sessions(vault, clock)
     open_work = OpenWork(otp, grants, approvals, sessions)
+    anchors = TrustAnchors(settings.trust_anchors_file)
     epochs = Epochs(engine, clock, approvals, leaves, settings.instance)
     await epochs.open()
     refusals = Refusals(engine, leaves)
@@ -248,6 +250,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
         engine=engine,
         vault=vault,
         issuer=outside.issuer,
+        anchors=anchors,
         clock=clock,
         log=leaves,
         subject=OrganisationSubject(organisation=settings.organisation, organisation_id=settings.organisation_id),
@@ -369,6 +372,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
             credentials=credentials,
             epochs=epochs,
             issuer=outside.issuer,
+            anchors=anchors,
             refusals=refusals,
         ),
         newborns=newborns,

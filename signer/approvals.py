@@ -311,32 +311,62 @@ class Approvals:
         )
         return done.rowcount == 1
 
-    async def reserved_by(self, connection: AsyncConnection, epochs: Sequence[int]) -> list[Authorisation]:
-        """Reservations that these epochs left behind."""
-        found = await connection.execute(
-            sa.select(tables.authorisation).where(
-                tables.authorisation.c.state == ItemState.RESERVED.value, tables.authorisation.c.epoch.in_(epochs)
+    async def give_back(self, connection: AsyncConnection, cid: str, item: int, *, epoch: int, attempt: int) -> bool:
+        """RESERVED(epoch, attempt) → AUTHORIZED, for another attempt; a row that died while it was reserved stays dead.
+
+        Returns:
+            False if this reservation had ended before; true once, for whoever writes its end into the log.
+        """
+        table = tables.authorisation
+        state = sa.case((table.c.state == ItemState.DEAD.value, table.c.state), else_=ItemState.AUTHORIZED.value)
+        done = await connection.execute(
+            sa.update(table)
+            .where(
+                table.c.cid == cid,
+                table.c.item == item,
+                table.c.state.in_((ItemState.RESERVED.value, ItemState.DEAD.value)),
+                table.c.epoch == epoch,
+                table.c.attempt == attempt,
             )
+            .values(state=state, epoch=None)
+        )
+        return done.rowcount == 1
+
+    async def reserved_by(self, connection: AsyncConnection, epochs: Sequence[int]) -> list[Authorisation]:
+        """Reservations that these epochs left behind, those that died meanwhile among them; in the order of locks."""
+        table = tables.authorisation
+        found = await connection.execute(
+            sa.select(table)
+            .where(table.c.state.in_((ItemState.RESERVED.value, ItemState.DEAD.value)), table.c.epoch.in_(epochs))
+            .order_by(table.c.cid, table.c.item)
         )
         return [_authorisation(row) for row in found.mappings()]
 
     async def end(self, connection: AsyncConnection, citizen_id: str) -> None:
-        """Kill the citizen's open approvals and erase what is parked, in the commit that changes the generation."""
-        mine = sa.select(tables.approval.c.cid).where(tables.approval.c.citizen_id == citizen_id)
-        await connection.execute(
-            sa.update(tables.authorisation)
-            .where(
-                tables.authorisation.c.cid.in_(mine),
-                tables.authorisation.c.state.in_((ItemState.AUTHORIZED.value, ItemState.RESERVED.value)),
-            )
-            .values(state=ItemState.DEAD.value)
-        )
-        await connection.execute(
-            sa.update(tables.approval)
+        """Kill the citizen's open approvals and erase what is parked, in the commit that changes the generation.
+
+        Approvals before items, each in one order: whoever signs at this moment locks them so as well.
+        """
+        table = tables.authorisation
+        found = await connection.execute(
+            sa.select(tables.approval.c.cid)
             .where(
                 tables.approval.c.citizen_id == citizen_id,
                 tables.approval.c.state.in_((ApprovalState.CODE.value, ApprovalState.SAD.value)),
             )
+            .order_by(tables.approval.c.cid)
+            .with_for_update()
+        )
+        mine = list(found.scalars())
+        open_items = sa.and_(
+            table.c.cid.in_(mine), table.c.state.in_((ItemState.AUTHORIZED.value, ItemState.RESERVED.value))
+        )
+        locked = sa.select(table.c.cid).where(open_items).order_by(table.c.cid, table.c.item).with_for_update()
+        await connection.execute(locked)
+        await connection.execute(sa.update(table).where(open_items).values(state=ItemState.DEAD.value))
+        await connection.execute(
+            sa.update(tables.approval)
+            .where(tables.approval.c.cid.in_(mine))
             .values(state=ApprovalState.DEAD.value, parked=None)
         )
         await connection.execute(
@@ -350,8 +380,13 @@ class Approvals:
             sa.and_(tables.approval.c.state == ApprovalState.CODE.value, tables.approval.c.code_expires < now),
             sa.and_(tables.approval.c.state == ApprovalState.SAD.value, tables.approval.c.sad_expires < now),
         )
+        # One at a time in one order, and none that somebody works with: those are for the next sweep.
+        free = sa.select(tables.approval.c.cid).where(over).order_by(tables.approval.c.cid)
+        cids = list((await connection.execute(free.with_for_update(skip_locked=True))).scalars())
         await connection.execute(
-            sa.update(tables.approval).where(over).values(state=ApprovalState.DEAD.value, parked=None)
+            sa.update(tables.approval)
+            .where(tables.approval.c.cid.in_(cids))
+            .values(state=ApprovalState.DEAD.value, parked=None)
         )
         await connection.execute(sa.delete(tables.pending_approval).where(tables.pending_approval.c.expires < now))
 

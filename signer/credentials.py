@@ -5,7 +5,7 @@ A key is wrapped by the HSM (B1) and that again is sealed under the citizen's va
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -22,6 +22,7 @@ from domain.errors import StateConflict
 from domain.ids import CitizenId, CredentialId
 from hsm.keys import KeyPair
 from signer import tables
+from signer.approvals import ApprovalState, ItemState
 
 
 class CredentialState(StrEnum):
@@ -55,6 +56,10 @@ class Credential:
     def is_valid(self, now: datetime) -> bool:
         """Whether it can sign: active, and the certificate in its time."""
         return self.state is CredentialState.ACTIVE and self.not_after is not None and now < self.not_after
+
+    def bars_another(self, now: datetime) -> bool:
+        """Whether the citizen may have no other of this key type beside it."""
+        return self.state is CredentialState.SUSPENDED or self.is_valid(now)
 
 
 def seal_key(credential_id: str, pair: KeyPair, kek_version: int, vault_secret: bytes) -> bytes:
@@ -91,6 +96,19 @@ class Credentials:
         row = found.mappings().first()
         return _credential(row) if row else None
 
+    async def lock_all(self, connection: AsyncConnection, citizen_id: str) -> list[Credential]:
+        """All of a citizen's credentials, locked in one order: before approvals, in every transaction that locks both.
+
+        Two transactions that may each give the citizen a certificate meet here, so the second sees what the first did.
+        """
+        found = await connection.execute(
+            sa.select(tables.credential)
+            .where(tables.credential.c.citizen_id == citizen_id)
+            .order_by(tables.credential.c.id)
+            .with_for_update()
+        )
+        return [_credential(row) for row in found.mappings()]
+
     async def held(self, connection: AsyncConnection, citizen_id: str, key_type: KeyType) -> Credential | None:
         """The citizen's newest credential of this type that is active or suspended."""
         found = await connection.execute(
@@ -118,18 +136,23 @@ class Credentials:
         kek_version: int,
         spki: bytes,
     ) -> int:
-        """Keep an approved newborn key; an older one of the same type that never got its certificate is erased.
+        """Keep an approved newborn key; older ones of the same type whose approval is over are erased.
+
+        One whose approval still lives, or whose certificate is being issued at this moment, stays: the first of them
+        to get its certificate ends the others (``signer.signing``).
 
         Returns:
             How many older keys were erased.
         """
-        erased = await connection.execute(
-            sa.delete(tables.credential).where(
-                tables.credential.c.citizen_id == citizen_id,
-                tables.credential.c.key_type == key_type.value,
-                tables.credential.c.state == CredentialState.PENDING.value,
-            )
-        )
+        waiting = [
+            older.id
+            for older in await self.lock_all(connection, citizen_id)
+            if older.key_type is key_type and older.state is CredentialState.PENDING
+        ]
+        needed = set((await connection.execute(self._needed(waiting))).scalars())
+        erased = [older for older in waiting if older not in needed]
+        for older in erased:
+            await self.erase_pending(connection, older)
         await connection.execute(
             sa.insert(tables.credential).values(
                 id=credential_id,
@@ -143,7 +166,7 @@ class Credentials:
                 created=self._clock.now(),
             )
         )
-        return erased.rowcount
+        return len(erased)
 
     async def keep_csr(self, connection: AsyncConnection, credential_id: str, csr: bytes) -> None:
         """Keep the signed request before the issuer is asked, so that a retry asks for the same certificate."""
@@ -183,22 +206,66 @@ class Credentials:
         if done.rowcount != 1:
             raise StateConflict("the certificate is no longer awaited")
 
-    async def revoke_orphan(
-        self, connection: AsyncConnection, credential_id: str, certificate: bytes, serial: int
-    ) -> None:
-        """A certificate came for an approval that had died: keep it as revoked; the issuer is told later."""
+    async def keep_serial(self, connection: AsyncConnection, credential_id: str, serial: int) -> None:
+        """A certificate came and could not be accepted yet: should it never be, the issuer is told of its end."""
         await connection.execute(
             sa.update(tables.credential)
-            .where(tables.credential.c.id == credential_id)
-            .values(
-                state=CredentialState.REVOKED.value,
-                sealed_key=None,
-                certificate=certificate,
-                serial=f"{serial:x}",
-                revocation_reason=RevocationReason.SUPERSEDED.value,
-                revocation_told=False,
-            )
+            .where(tables.credential.c.id == credential_id, tables.credential.c.state == CredentialState.PENDING.value)
+            .values(serial=f"{serial:x}")
         )
+
+    async def erase_pending(self, connection: AsyncConnection, credential_id: str) -> None:
+        """End a key that waits for a certificate.
+
+        Once its certificate may have been asked for the row stays, without the key: a late answer finds its place.
+        """
+        mine = (tables.credential.c.id == credential_id) & (tables.credential.c.state == CredentialState.PENDING.value)
+        await connection.execute(sa.delete(tables.credential).where(mine, tables.credential.c.csr.is_(None)))
+        await connection.execute(
+            sa.update(tables.credential).where(mine).values(**_revoked(RevocationReason.SUPERSEDED))
+        )
+
+    async def revoke_orphan(
+        self, connection: AsyncConnection, credential: Credential, certificate: bytes, serial: int
+    ) -> None:
+        """A certificate came that nobody may use any more: keep it as revoked; the issuer is told later.
+
+        Args:
+            connection: The caller's transaction.
+            credential: As it was when the certificate was asked for; its row may be gone by now.
+            certificate: DER.
+            serial: Of the certificate.
+        """
+        orphan: dict[str, Any] = {
+            **_revoked(RevocationReason.SUPERSEDED),
+            "certificate": certificate,
+            "serial": f"{serial:x}",
+            "revocation_told": False,
+        }
+        found = await connection.execute(
+            sa.select(tables.credential.c.serial, tables.credential.c.state)
+            .where(tables.credential.c.id == credential.id)
+            .with_for_update()
+        )
+        row = found.first()
+        if row is None:
+            await connection.execute(
+                sa.insert(tables.credential).values(
+                    id=credential.id,
+                    citizen_id=credential.citizen_id,
+                    pid=credential.pid,
+                    key_type=credential.key_type.value,
+                    kek_version=credential.kek_version,
+                    spki=credential.spki,
+                    created=self._clock.now(),
+                    **orphan,
+                )
+            )
+        elif row.state == CredentialState.PENDING.value or row.serial is None:
+            # A row that another core made active with this same certificate meanwhile is no orphan.
+            await connection.execute(
+                sa.update(tables.credential).where(tables.credential.c.id == credential.id).values(**orphan)
+            )
 
     async def revoke_all(
         self, connection: AsyncConnection, citizen_id: str, reason: RevocationReason
@@ -208,20 +275,15 @@ class Credentials:
         Returns:
             Those that had a certificate.
         """
-        mine = (tables.credential.c.citizen_id == citizen_id) & (
-            tables.credential.c.state != CredentialState.REVOKED.value
-        )
-        found = await connection.execute(sa.select(tables.credential).where(mine))
-        ended = [_credential(row) for row in found.mappings()]
+        ended = [
+            credential
+            for credential in await self.lock_all(connection, citizen_id)
+            if credential.state is not CredentialState.REVOKED
+        ]
         await connection.execute(
             sa.update(tables.credential)
-            .where(mine)
-            .values(
-                state=CredentialState.REVOKED.value,
-                sealed_key=None,
-                revocation_reason=reason.value,
-                revocation_told=tables.credential.c.serial.is_(None),
-            )
+            .where(tables.credential.c.id.in_([credential.id for credential in ended]))
+            .values(**_revoked(reason))
         )
         return [credential for credential in ended if credential.serial is not None]
 
@@ -235,6 +297,21 @@ class Credentials:
             )
         )
         return [(row.id, int(row.serial, 16), RevocationReason(row.revocation_reason)) for row in found]
+
+    def _needed(self, credential_ids: Sequence[str]) -> sa.Select[Any]:
+        """Those of the keys whose approval lives, or for which a certificate is being issued."""
+        now = self._clock.now()
+        approval, item = tables.approval, tables.authorisation
+        lives = sa.or_(
+            sa.and_(approval.c.state == ApprovalState.CODE.value, approval.c.code_expires > now),
+            sa.and_(approval.c.state == ApprovalState.SAD.value, approval.c.sad_expires > now),
+            item.c.state == ItemState.RESERVED.value,
+        )
+        return (
+            sa.select(approval.c.credential_id)
+            .join(item, sa.and_(item.c.cid == approval.c.cid, item.c.item == 0))
+            .where(approval.c.credential_id.in_(credential_ids), lives)
+        )
 
     async def mark_told(self, connection: AsyncConnection, credential_id: str) -> None:
         """The issuer knows of the revocation."""
@@ -251,6 +328,7 @@ class Credentials:
         found = await connection.execute(
             sa.select(tables.credential)
             .where(tables.credential.c.citizen_id == citizen_id, tables.credential.c.sealed_key.is_not(None))
+            .order_by(tables.credential.c.id)
             .with_for_update()
         )
         for credential in [_credential(row) for row in found.mappings()]:
@@ -259,6 +337,15 @@ class Credentials:
             await connection.execute(
                 sa.update(tables.credential).where(tables.credential.c.id == credential.id).values(sealed_key=sealed)
             )
+
+
+def _revoked(reason: RevocationReason) -> dict[str, Any]:
+    return {
+        "state": CredentialState.REVOKED.value,
+        "sealed_key": None,
+        "revocation_reason": reason.value,
+        "revocation_told": tables.credential.c.serial.is_(None),
+    }
 
 
 def _associated(credential_id: str, spki: bytes, kek_version: int) -> tuple[str, bytes, int]:

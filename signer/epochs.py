@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit.log import Event, EventTag, Log
@@ -12,6 +13,8 @@ from signer import tables
 from signer.approvals import Approvals, Authorisation, ItemState
 
 LEASE = timedelta(seconds=15)
+
+log = structlog.get_logger()
 
 
 class Epochs:
@@ -33,30 +36,31 @@ class Epochs:
                 .where(tables.core_epoch.c.instance == self._instance)
                 .values(lease_until=self._clock.now() - LEASE)
             )
-            opened = await connection.execute(
-                sa.insert(tables.core_epoch)
-                .values(instance=self._instance, lease_until=self._clock.now() + LEASE, fenced=False)
-                .returning(tables.core_epoch.c.epoch)
-            )
-            self.current = int(opened.scalar_one())
-            await self._log.append(connection, Event(tag=EventTag.START, facts={"epoch": self.current}))
+            opened = await self._add(connection)
+        self.current = opened
         await self.fence_dead()
 
     async def renew(self) -> None:
-        """Prolong the lease; call it every few seconds."""
+        """Prolong the lease; call it every few seconds.
+
+        Where another core fenced this epoch, because this process was held up for longer than its lease or a namesake
+        on another host began, a new one is opened: what the old one had reserved was given back by who fenced it.
+        """
         async with self._engine.begin() as connection:
-            await connection.execute(
+            renewed = await connection.execute(
                 sa.update(tables.core_epoch)
                 .where(tables.core_epoch.c.epoch == self.current, tables.core_epoch.c.fenced.is_(False))
                 .values(lease_until=self._clock.now() + LEASE)
             )
+            opened = self.current if renewed.rowcount else await self._add(connection)
+        if opened != self.current:
+            log.warning("epoch_was_fenced", epoch=self.current, opened=opened)
+        self.current = opened
 
-    async def is_live(self, connection: AsyncConnection) -> bool:
-        """Whether nobody has fenced this epoch; asked in the transaction that releases a signature."""
+    async def is_live(self, connection: AsyncConnection, epoch: int) -> bool:
+        """Whether nobody has fenced ``epoch``; asked in the transaction that releases a signature."""
         found = await connection.execute(
-            sa.select(tables.core_epoch.c.fenced)
-            .where(tables.core_epoch.c.epoch == self.current)
-            .with_for_update(read=True)
+            sa.select(tables.core_epoch.c.fenced).where(tables.core_epoch.c.epoch == epoch).with_for_update(read=True)
         )
         return found.scalar_one_or_none() is False
 
@@ -89,32 +93,34 @@ class Epochs:
         Returns:
             How many were given back.
         """
-        left = [row for row in rows if row.state is ItemState.RESERVED and row.epoch == self.current]
+        ended = (ItemState.RESERVED, ItemState.DEAD)
+        left = [row for row in rows if row.state in ended and row.epoch == self.current]
         if left:
             async with self._engine.begin() as connection:
                 await self._give_back(connection, left, "interrupted")
         return len(left)
 
+    async def _add(self, connection: AsyncConnection) -> int:
+        added = await connection.execute(
+            sa.insert(tables.core_epoch)
+            .values(instance=self._instance, lease_until=self._clock.now() + LEASE, fenced=False)
+            .returning(tables.core_epoch.c.epoch)
+        )
+        epoch = int(added.scalar_one())
+        await self._log.append(connection, Event(tag=EventTag.START, facts={"epoch": epoch}))
+        return epoch
+
     async def _give_back(self, connection: AsyncConnection, left: Sequence[Authorisation], reason: str) -> None:
-        if not left:
-            return
-        for row in left:
-            await self._approvals.settle(
-                connection,
-                row.cid,
-                row.item,
-                epoch=row.epoch or 0,
-                attempt=row.attempt,
-                state=ItemState.AUTHORIZED.value,
-            )
         events = [
             Event(
                 tag=EventTag.ABORTED,
                 facts={"cid": row.cid, "item": row.item, "intent": row.intent_id, "reason": reason},
             )
             for row in left
+            if await self._approvals.give_back(connection, row.cid, row.item, epoch=row.epoch or 0, attempt=row.attempt)
         ]
-        await self._log.append(connection, *events)
+        if events:
+            await self._log.append(connection, *events)
 
     async def close(self) -> None:
         """End this epoch in good order."""

@@ -1,6 +1,9 @@
 """Revocation: the key is erased in the commit that revokes it; the issuer is told until it knows."""
 
+import asyncio
+
 import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit.log import Event, EventTag, Log
@@ -9,10 +12,15 @@ from authn.otp.grants import Grants
 from authn.registration.citizens import CitizenRegister, normalise_nif
 from authn.sessions import Sessions
 from certs.issuer import Issuer, RevocationReason
-from domain.errors import IssuerUnavailable, MalformedRequest, NotFound
+from domain.errors import IssuerUnavailable, MalformedRequest, NotFound, StateConflict
 from domain.ids import CitizenId
 from signer.approvals import Approvals
-from signer.credentials import Credentials
+from signer.credentials import Credential, Credentials
+
+ATTEMPTS = 5
+RETRY_SECONDS = 0.1
+LOST_RACES = ("40P01", "40001")
+"""PostgreSQL's deadlock_detected and serialization_failure: the transaction left nothing behind and may run again."""
 
 log = structlog.get_logger()
 
@@ -68,17 +76,31 @@ class Revocation:
         except ValueError:
             raise MalformedRequest(f"the reason must be one of {', '.join(RevocationReason)}") from None
         index = await self._register.nif_index(normalise_nif(nif))
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                ended = await self._end(index, why)
+                break
+            except (StateConflict, DBAPIError) as error:
+                # A password or phone change of the same citizen runs at this moment: one of the two has to begin again,
+                # and an operator who revokes must not be the one who is sent away.
+                if left == 0 or not (isinstance(error, StateConflict) or _lost_a_race(error)):
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
+        await self.tell_issuer()
+        return [credential.serial for credential in ended if credential.serial is not None]
+
+    async def _end(self, index: bytes, why: RevocationReason) -> list[Credential]:
         async with self._engine.begin() as connection:
             citizen = await self._register.find(connection, index)
             if citizen is None:
                 raise NotFound("there is no such citizen")
+            # Credentials before approvals, as whoever signs locks them.
+            ended = await self._credentials.revoke_all(connection, citizen.id, why)
             await self._register.bump_generation(connection, citizen.id)
             await self._open_work.end_open_work(connection, citizen.id)
-            ended = await self._credentials.revoke_all(connection, citizen.id, why)
             facts = {"reason": why.value, "certificates": len(ended)}
             await self._log.append(connection, Event(tag=EventTag.REVOKE, pid=citizen.pid, facts=facts))
-        await self.tell_issuer()
-        return [credential.serial for credential in ended if credential.serial is not None]
+        return ended
 
     async def tell_issuer(self) -> None:
         """Tell the issuer of every revocation that it does not know yet; what fails is told again later."""
@@ -92,3 +114,7 @@ class Revocation:
                 continue
             async with self._engine.begin() as connection:
                 await self._credentials.mark_told(connection, credential_id)
+
+
+def _lost_a_race(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) in LOST_RACES

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit.log import Event, EventTag, Log
+from certs.anchors import TrustAnchors
 from certs.csr import assemble_csr, csr_to_be_signed
 from certs.issuer import Issuer, OrganisationSubject
 from certs.profiles import check_issued
@@ -39,11 +40,20 @@ class Seal:
     """Signs by SEAL; the certificate is asked for at first need and kept in the core's database."""
 
     def __init__(
-        self, *, engine: AsyncEngine, vault: Vault, issuer: Issuer, clock: Clock, log: Log, subject: OrganisationSubject
+        self,
+        *,
+        engine: AsyncEngine,
+        vault: Vault,
+        issuer: Issuer,
+        anchors: TrustAnchors,
+        clock: Clock,
+        log: Log,
+        subject: OrganisationSubject,
     ) -> None:
         self._engine = engine
         self._vault = vault
         self._issuer = issuer
+        self._anchors = anchors
         self._clock = clock
         self._log = log
         self._subject = subject
@@ -86,7 +96,7 @@ class Seal:
         signature = await self._vault.sign_with(SigningKey.SEAL, hashlib.sha256(to_be_signed).digest())
         csr = assemble_csr(to_be_signed, signature, KeyType.P256)
         issued = await self._issuer.issue(csr, self._subject, idempotency_key=name.hex())
-        certificate = check_issued(issued, spki, self._subject, self._clock.now())
+        certificate = check_issued(issued, spki, self._subject, self._clock.now(), self._anchors.load())
         row: dict[str, Any] = {
             "id": name,
             "certificate": issued.certificate,

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from enum import Enum, auto
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -12,6 +12,7 @@ from audit.log import Event, EventTag, Log
 from authn.locks import NamedLocks
 from authn.registration.citizens import Citizen, CitizenRegister
 from authn.sealing import Label, SealBroken
+from certs.anchors import TrustAnchors
 from certs.csr import assemble_csr, csr_to_be_signed
 from certs.issuer import CitizenSubject, IssuedCertificate, Issuer
 from certs.profiles import check_issued
@@ -26,9 +27,9 @@ from domain.errors import (
     RubricaError,
     SADExpired,
     SADInvalid,
+    StateConflict,
 )
 from domain.ids import EventId
-from domain.items import Item, SignatureFormat
 from hsm.errors import HSMBusy, HSMError
 from hsm.vault import Priority, Vault
 from signer.approvals import Approval, Approvals, ApprovalState, Authorisation, ItemState, Parking, approval_binding
@@ -36,8 +37,7 @@ from signer.credentials import Credential, Credentials, CredentialState
 from signer.epochs import Epochs
 from signer.refusals import Refusals
 from signer.requests import Requests, StagedRequest
-from signer.tbs import xades
-from signer.tbs.cms import signed_attributes
+from signer.tbs.item import Built, build, signature_value
 from signer.tokens import Tokens
 
 BATCH_FROM_ITEMS = 5
@@ -77,13 +77,14 @@ class _Opened:
     wrapped: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Built:
-    """The bytes that will be signed for one item."""
+class Standing(Enum):
+    """What the transaction that depends on it reads of an approval's right to sign."""
 
-    to_be_signed: bytes
-    signing_time: datetime
-    signed_properties: bytes | None = None
+    ALIVE = auto()
+    ENDED = auto()
+    """Generation changed, or the approval is over: for good."""
+    FENCED = auto()
+    """Another core took over what this one had reserved; the right itself stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +92,10 @@ class _Reservation:
     """One item reserved by this core."""
 
     item: int
+    epoch: int
+    """As it was then: by now this core may have another."""
     attempt: int
-    built: _Built
+    built: Built
     intent_id: EventId
 
 
@@ -112,6 +115,7 @@ class Signing:
         credentials: Credentials,
         epochs: Epochs,
         issuer: Issuer,
+        anchors: TrustAnchors,
         refusals: Refusals,
     ) -> None:
         self._engine = engine
@@ -124,6 +128,7 @@ class Signing:
         self._credentials = credentials
         self._epochs = epochs
         self._issuer = issuer
+        self._anchors = anchors
         self._refusals = refusals
         self._parking = Parking(vault)
         self._tokens = Tokens(vault, clock)
@@ -199,8 +204,14 @@ class Signing:
         approval, citizen = opened.approval, opened.citizen
         async with self._engine.connect() as connection:
             credential = await self._credentials.get(connection, approval.credential_id)
+            held = await self._credentials.held(connection, citizen.id, credential.key_type) if credential else None
         if credential is None or credential.state is not CredentialState.PENDING:
             raise await self._refusals.refuse(SADInvalid, approval)
+        if held is not None and held.bars_another(self._clock.now()):
+            async with self._engine.begin() as connection:
+                await self._credentials.lock_all(connection, citizen.id)
+                await self._end_superseded(connection, approval)
+            raise _superseded()
         subject = CitizenSubject(
             nif=citizen.nif,
             given_name=citizen.given_name,
@@ -209,7 +220,7 @@ class Signing:
         )
         # 15 · The CSR is built from the register, for the key that the capsule holds.
         to_be_signed = csr_to_be_signed(subject, credential.spki)
-        (reservation,) = await self._reserve(opened, {0: _Built(to_be_signed, row.signing_time or self._clock.now())})
+        (reservation,) = await self._reserve(opened, {0: Built(to_be_signed, row.signing_time or self._clock.now())})
         try:
             csr = credential.csr
             if csr is None:
@@ -232,37 +243,63 @@ class Signing:
         issued: IssuedCertificate,
         reservation: _Reservation,
     ) -> None:
-        certificate = check_issued(issued, credential.spki, subject, self._clock.now())
-        serial = certificate.serial_number
+        anchors = self._anchors.load()
+        certificate = check_issued(issued, credential.spki, subject, self._clock.now(), anchors)
+        approval = opened.approval
+        # Credential before approval, as everywhere: transactions that lock both must not wait for each other.
         async with self._engine.begin() as connection:
-            alive = await self._is_alive(connection, opened)
-            if alive:
-                (event_id,) = await self._log.append(
-                    connection,
-                    Event(
-                        tag=EventTag.CERT_ISSUE,
-                        pid=opened.approval.pid,
-                        facts={
-                            "cid": opened.approval.cid,
-                            "item": 0,
-                            "intent": reservation.intent_id,
-                            "spki": hashlib.sha256(credential.spki).digest(),
-                        },
-                    ),
-                )
+            rows = await self._credentials.lock_all(connection, opened.citizen.id)
+            standing = await self._standing(connection, opened, reservation.epoch)
+            pending = any(row.id == credential.id and row.state is CredentialState.PENDING for row in rows)
+            barred = any(row.key_type is credential.key_type and row.bars_another(self._clock.now()) for row in rows)
+            accepted = pending and not barred and standing is Standing.ALIVE
+            if accepted:
+                facts: dict[str, str | int | bytes | None] = {
+                    "cid": approval.cid,
+                    "item": 0,
+                    "intent": reservation.intent_id,
+                    "spki": hashlib.sha256(credential.spki).digest(),
+                }
+                event = Event(tag=EventTag.CERT_ISSUE, pid=approval.pid, facts=facts)
+                (event_id,) = await self._log.append(connection, event)
                 await self._credentials.activate(
                     connection,
                     credential.id,
                     certificate=issued.certificate,
                     chain=issued.chain,
-                    serial=serial,
+                    serial=certificate.serial_number,
                     not_after=certificate.not_valid_after_utc,
                 )
-                alive = await self._consume(connection, opened.approval, reservation, None, event_id)
-            if not alive:
-                await self._credentials.revoke_orphan(connection, credential.id, issued.certificate, serial)
-        if not alive:
-            raise await self._refusals.refuse(GenerationChanged, opened.approval)
+                accepted = await self._consume(connection, approval, reservation, None, event_id)
+                if not accepted:
+                    await connection.rollback()
+            elif pending and standing is Standing.FENCED:
+                # The key still waits, and the issuer gives it the same certificate again.
+                await self._credentials.keep_serial(connection, credential.id, certificate.serial_number)
+            else:
+                await self._credentials.revoke_orphan(
+                    connection, credential, issued.certificate, certificate.serial_number
+                )
+                if barred and standing is Standing.ALIVE:
+                    await self._end_superseded(connection, approval)
+        if accepted:
+            return
+        if pending and standing is Standing.FENCED:
+            raise _taken_over()
+        if barred and standing is Standing.ALIVE:
+            raise _superseded()
+        raise await self._refusals.refuse(GenerationChanged, approval)
+
+    async def _end_superseded(self, connection: AsyncConnection, approval: Approval) -> None:
+        """Another approval brought this citizen's certificate meanwhile: this one's key ends, and so does its right.
+
+        One valid certificate of each kind is all that a citizen gets; the next approval signs with it.
+        """
+        await self._credentials.erase_pending(connection, approval.credential_id)
+        dead = ApprovalState.DEAD.value
+        await self._approvals.update(connection, approval, ApprovalState.SAD, state=dead, parked=None)
+        event = Event(tag=EventTag.KEY_DESTROY, pid=approval.pid, facts={"keys": 1, "cid": approval.cid})
+        await self._log.append(connection, event)
 
     async def _sign_items(self, opened: _Opened, rows: Sequence[Authorisation]) -> None:
         approval = opened.approval
@@ -273,7 +310,7 @@ class Signing:
         # 15 · What is signed is built here, from the approved digests and this credential's certificate.
         now = self._clock.now().replace(microsecond=0)
         built = {
-            row.item: _build(opened.staged.items[row.item], credential.certificate, row.signing_time or now)
+            row.item: build(opened.staged.items[row.item], credential.certificate, row.signing_time or now)
             for row in rows
         }
         # 16 · INTENT is committed with the reservation, or nothing is signed.
@@ -286,16 +323,20 @@ class Signing:
             await self._abort(approval, reservations, error)
             raise
 
-    async def _reserve(self, opened: _Opened, built: Mapping[int, _Built]) -> list[_Reservation]:
+    async def _reserve(self, opened: _Opened, built: Mapping[int, Built]) -> list[_Reservation]:
         """Steps 14 and 16: each row AUTHORIZED → RESERVED by this epoch, with its INTENT, in one commit."""
         approval = opened.approval
+        epoch = self._epochs.current
         async with self._engine.begin() as connection:
-            if await self._is_alive(connection, opened):
-                return await self._reserve_alive(connection, opened, built)
+            standing = await self._standing(connection, opened, epoch)
+            if standing is Standing.ALIVE:
+                return await self._reserve_alive(connection, opened, built, epoch)
+        if standing is Standing.FENCED:
+            raise _taken_over()
         raise await self._refusals.refuse(GenerationChanged, approval)
 
     async def _reserve_alive(
-        self, connection: AsyncConnection, opened: _Opened, built: Mapping[int, _Built]
+        self, connection: AsyncConnection, opened: _Opened, built: Mapping[int, Built], epoch: int
     ) -> list[_Reservation]:
         approval = opened.approval
         events = [
@@ -305,7 +346,7 @@ class Signing:
                 facts={
                     "cid": approval.cid,
                     "item": number,
-                    "epoch": self._epochs.current,
+                    "epoch": epoch,
                     "purpose": opened.staged.items[number].purpose.value,
                     "format": opened.staged.items[number].format,
                     "client": opened.staged.client_id,
@@ -321,13 +362,13 @@ class Signing:
                 connection,
                 approval.cid,
                 number,
-                epoch=self._epochs.current,
+                epoch=epoch,
                 intent_id=intent_id,
                 signing_time=bytes_to_sign.signing_time,
             )
             if attempt is None:
                 raise Busy("this document is being signed at this moment", retry_after_seconds=1)
-            reservations.append(_Reservation(number, attempt, bytes_to_sign, intent_id))
+            reservations.append(_Reservation(number, epoch, attempt, bytes_to_sign, intent_id))
         return reservations
 
     async def _use_key(self, opened: _Opened, credential: Credential, octets: Sequence[bytes]) -> list[bytes]:
@@ -351,11 +392,12 @@ class Signing:
     ) -> None:
         """Step 18: COMPLETE, signature and CONSUMED in one commit, with the generation read again under lock."""
         approval = opened.approval
-        refused = False
         async with self._engine.begin() as connection:
             current = await self._credentials.get(connection, credential.id)
+            standing = await self._standing(connection, opened, reservations[0].epoch)
             usable = current is not None and current.is_valid(self._clock.now())
-            if usable and await self._is_alive(connection, opened):
+            released = usable and standing is Standing.ALIVE
+            if released:
                 events = [
                     Event(
                         tag=EventTag.COMPLETE,
@@ -366,14 +408,13 @@ class Signing:
                 ]
                 completes = await self._log.append(connection, *events)
                 for row, signature, complete_id in zip(reservations, signatures, completes, strict=True):
-                    value = _value(opened.staged.items[row.item], signature)
-                    if not await self._consume(connection, approval, row, value, complete_id):
-                        refused = True
-            else:
-                refused = True
-            if refused:
+                    value = signature_value(opened.staged.items[row.item], signature)
+                    released = released and await self._consume(connection, approval, row, value, complete_id)
+            if not released:
                 await connection.rollback()
-        if refused:
+        if not released and usable and standing is Standing.FENCED:
+            raise _taken_over()
+        if not released:
             raise await self._refusals.refuse(GenerationChanged, approval)
 
     async def _consume(
@@ -388,7 +429,7 @@ class Signing:
             connection,
             approval.cid,
             row.item,
-            epoch=self._epochs.current,
+            epoch=row.epoch,
             attempt=row.attempt,
             state=ItemState.CONSUMED.value,
             to_be_signed=row.built.to_be_signed,
@@ -398,33 +439,26 @@ class Signing:
             complete_id=complete_id,
         )
 
-    async def _is_alive(self, connection: AsyncConnection, opened: _Opened) -> bool:
+    async def _standing(self, connection: AsyncConnection, opened: _Opened, epoch: int) -> Standing:
         """Generation, approval and epoch, read in the transaction that depends on them."""
         citizen = await self._register.get(connection, opened.citizen.id)
         approval = await self._approvals.by_cid(connection, opened.approval.cid)
-        return (
-            citizen is not None
-            and citizen.generation == opened.approval.generation
-            and approval is not None
-            and approval.state is ApprovalState.SAD
-            and await self._epochs.is_live(connection)
-        )
+        if citizen is None or citizen.generation != opened.approval.generation:
+            return Standing.ENDED
+        if approval is None or approval.state is not ApprovalState.SAD:
+            return Standing.ENDED
+        return Standing.ALIVE if await self._epochs.is_live(connection, epoch) else Standing.FENCED
 
     async def _abort(self, approval: Approval, reservations: Sequence[_Reservation], error: BaseException) -> None:
-        """Give the rows back and say in the log that nothing was released."""
+        """Give the rows back and say in the log that nothing was released.
+
+        A row that is no longer ours is left out: it was released and only the answer to COMMIT is lost, or whoever
+        fenced this core gave it back and said so.
+        """
         reason = error.code if isinstance(error, RubricaError) else type(error).__name__
         if isinstance(error, ActivationError):
             reason = error.reason
         async with self._engine.begin() as connection:
-            for row in reservations:
-                await self._approvals.settle(
-                    connection,
-                    approval.cid,
-                    row.item,
-                    epoch=self._epochs.current,
-                    attempt=row.attempt,
-                    state=ItemState.AUTHORIZED.value,
-                )
             events = [
                 Event(
                     tag=EventTag.ABORTED,
@@ -432,8 +466,12 @@ class Signing:
                     facts={"cid": approval.cid, "item": row.item, "intent": row.intent_id, "reason": reason},
                 )
                 for row in reservations
+                if await self._approvals.give_back(
+                    connection, approval.cid, row.item, epoch=row.epoch, attempt=row.attempt
+                )
             ]
-            await self._log.append(connection, *events)
+            if events:
+                await self._log.append(connection, *events)
 
     async def _answer(self, sad: bytes, numbers: Sequence[int]) -> Signed:
         """The stored bytes, and with the last item result token and receipt."""
@@ -470,21 +508,17 @@ class Signing:
         return finished or approval
 
 
-def _build(item: Item, certificate: bytes, signing_time: datetime) -> _Built:
-    if item.format == SignatureFormat.XADES:
-        both = xades.to_be_signed(item, certificate, signing_time)
-        return _Built(both.signed_info, signing_time, both.signed_properties)
-    return _Built(signed_attributes(item.digests[0], certificate, dict(item.fields)), signing_time)
-
-
-def _value(item: Item, signature: bytes) -> bytes:
-    """The signature as the item's format has it."""
-    return xades.signature_value(item.algorithm, signature) if item.format == SignatureFormat.XADES else signature
-
-
 def _signed_item(row: Authorisation, chain: tuple[bytes, ...]) -> SignedItem:
     if row.state is ItemState.SKIPPED:
         return SignedItem(row.item, "SKIPPED", b"", b"", chain)
     return SignedItem(
         row.item, "SIGNED", row.to_be_signed or b"", row.signature or b"", chain, row.signed_properties or b""
     )
+
+
+def _taken_over() -> Busy:
+    return Busy("the signing core was held up and begins again; try again", retry_after_seconds=3)
+
+
+def _superseded() -> StateConflict:
+    return StateConflict("your certificate came with another approval meanwhile; approve the document again")

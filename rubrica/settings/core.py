@@ -1,16 +1,40 @@
 """Settings of the signing core."""
 
+import re
+import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from authn.otp.budget import SMS_MESSAGES
 from rubrica.settings.base import ProcessSettings
 
 UNNAMED_ORGANISATION = "NTRES-DEVELOPMENT"
+PRODUCTION_TIME_COST = 2
+INSTANCE_LENGTH = 64
+
+
+def _host_name() -> str:
+    """Hosts that share a database have different names; two cores with one name would take over from each other."""
+    return re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower())[:INSTANCE_LENGTH] or "core"
+
+
+def check_edge_address(address: str) -> None:
+    """An address that return URLs may begin with: a whole origin or folder, so that no other host begins like it.
+
+    Raises:
+        ValueError: No slash at the end (``https://web.example`` is the beginning of ``https://web.example.org/``), or
+            something of an address that can make it read as another: user, query, fragment, dots, backslash.
+    """
+    parts = urlsplit(address)
+    plain = re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+/([A-Za-z0-9._~-]+/)*", address) is not None
+    # The port is read to have it judged.
+    if not plain or not parts.hostname or parts.port == 0 or {".", ".."} & set(parts.path.split("/")):
+        raise ValueError(f"an edge's address is http(s)://host[:port]/ with a slash at the end, and not {address!r}")
 
 
 class CoreSettings(ProcessSettings):
@@ -18,8 +42,9 @@ class CoreSettings(ProcessSettings):
 
     model_config = SettingsConfigDict(env_prefix="RUBRICA_CORE_")
 
-    instance: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] = "core-1"
-    """Name of this core among others; its lock file makes sure that there is one of it."""
+    instance: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$", default_factory=_host_name)]
+    """Name of this core among all that share the database, by default the host's; its lock file makes sure that there
+    is one of it on this host."""
     state_dir: Path
     """Holds the lock file; ours alone."""
     sockets_dir: Path
@@ -43,6 +68,8 @@ class CoreSettings(ProcessSettings):
 
     issuer_socket: Path | None = None
     """Unix socket of the development PKI's issuing face; without it the core signs but no certificate is issued."""
+    trust_anchors_file: Path | None = None
+    """Roots, PEM, that the issuer's certificates must lead up to; needed with ``issuer_socket``. Read at first need."""
 
     organisation: str = "Rúbrica"
     """Whose seal and name stand on receipts and letters."""
@@ -76,6 +103,19 @@ class CoreSettings(ProcessSettings):
     argon2_queue_limit: Annotated[int, Field(ge=1)] = 64
     """People whose password may wait to be stretched; one more is told to come back."""
 
+    @field_validator("edge_addresses")
+    @classmethod
+    def _whole_addresses(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        for address in addresses:
+            check_edge_address(address)
+        return addresses
+
+    @model_validator(mode="after")
+    def _anchors_with_an_issuer(self) -> Self:
+        if self.issuer_socket is not None and self.trust_anchors_file is None:
+            raise ValueError("trust_anchors_file is needed with issuer_socket")
+        return self
+
     @model_validator(mode="after")
     def _nothing_of_development_in_production(self) -> Self:
         if self.profile != "production":
@@ -88,6 +128,8 @@ class CoreSettings(ProcessSettings):
             "edge_addresses: must be https": any(not url.startswith("https://") for url in self.edge_addresses),
             "client_audience: must be https": not self.client_audience.startswith("https://"),
             "argon2_memory_kib: at least 19456": self.argon2_memory_kib < 19 * 1024,
+            "argon2_time_cost: at least 2": self.argon2_time_cost < PRODUCTION_TIME_COST,
+            "log_level: debug tells too much": self.log_level == "debug",
         }
         if any(refused.values()):
             raise ValueError("refused in production: " + "; ".join(why for why, wrong in refused.items() if wrong))

@@ -9,7 +9,7 @@ from unittest import mock
 from hsm.pool import HSMPool
 from hsm.token_vault import TokenVault
 from signer.approvals import Approvals
-from signer.signing import Signing
+from signer.signing import Signing, Standing
 from tests.drill.generation import moments
 from tests.testkit.softhsm import core_token
 from tests.testkit.vault import FakeVault
@@ -40,9 +40,10 @@ async def test_no_signature_after_a_change_while_the_key_is_in_use(tmp_path: Pat
 
 async def test_the_judge_finds_out_a_core_that_reads_nothing_again_at_step_18(tmp_path: Path) -> None:
     with (
-        mock.patch.object(Signing, "_is_alive", return_value=True),
+        mock.patch.object(Signing, "_standing", return_value=Standing.ALIVE),
         mock.patch.object(Approvals, "end"),
         mock.patch("signer.credentials.Credential.is_valid", return_value=True),
+        mock.patch("signer.credentials.Credential.bars_another", return_value=False),
     ):
         result = await moments(SlowVault(), tmp_path, 4, count=8)
     assert not result["held"]

@@ -27,6 +27,7 @@ from pyhanko_certvalidator import CertificateValidator, ValidationContext
 from pyhanko_certvalidator.errors import RevokedError
 from pyhanko_certvalidator.registry import SimpleCertificateStore
 
+from certs.anchors import TrustAnchors
 from certs.http_issuer import HTTPIssuer
 from certs.issuer import IssuedCertificate, RevocationReason
 from certs.pki.trust import write_trust_anchors
@@ -74,10 +75,13 @@ def openssl(tmp_path: Path) -> OpenSSL:
     return call
 
 
-async def certify(issuer: HTTPIssuer, key_type: KeyType = KeyType.P256) -> tuple[IssuedCertificate, x509.Certificate]:
+async def certify(
+    pki: RunningPKI, issuer: HTTPIssuer, key_type: KeyType = KeyType.P256
+) -> tuple[IssuedCertificate, x509.Certificate]:
     key = new_key(key_type)
     issued = await issuer.issue(a_csr(key), DEMO_CITIZEN, idempotency_key=secrets.token_hex(8))
-    return issued, check_issued(issued, spki_of(key.public_key()), DEMO_CITIZEN, datetime.now(UTC))
+    anchors = TrustAnchors(pki.trust / "root.pem").load()
+    return issued, check_issued(issued, spki_of(key.public_key()), DEMO_CITIZEN, datetime.now(UTC), anchors)
 
 
 def write_pem(path: Path, certificate: x509.Certificate) -> None:
@@ -104,7 +108,7 @@ def verify_arguments(trust: Path) -> list[str]:
 async def test_openssl_follows_a_citizen_from_good_to_revoked(
     pki: RunningPKI, issuer: HTTPIssuer, openssl: OpenSSL, tmp_path: Path, key_type: KeyType
 ) -> None:
-    _, certificate = await certify(issuer, key_type)
+    _, certificate = await certify(pki, issuer, key_type)
     write_pem(tmp_path / "citizen.pem", certificate)
     write_trust_anchors(tmp_path / "trust", pki.public_url)
     ask = ["ocsp", "-issuer", "trust/ca.pem", "-cert", "citizen.pem", "-url", f"{pki.public_url}/ocsp"]
@@ -169,7 +173,7 @@ def test_openssl_accepts_timestamps(pki: RunningPKI, openssl: OpenSSL, tmp_path:
 
 
 async def test_certvalidator_with_crls_and_ocsp(pki: RunningPKI, issuer: HTTPIssuer) -> None:
-    issued, _ = await certify(issuer)
+    issued, _ = await certify(pki, issuer)
     async with httpx.AsyncClient(base_url=pki.public_url, trust_env=False) as client:
         await validate_with(client, issuer, issued)
 
@@ -205,8 +209,8 @@ async def validate_with(client: httpx.AsyncClient, issuer: HTTPIssuer, issued: I
             await validate(by_ocsp=by_ocsp)
 
 
-async def test_addresses_in_a_certificate_lead_to_what_they_name(issuer: HTTPIssuer) -> None:
-    issued, certificate = await certify(issuer)
+async def test_addresses_in_a_certificate_lead_to_what_they_name(pki: RunningPKI, issuer: HTTPIssuer) -> None:
+    issued, certificate = await certify(pki, issuer)
     access = certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
     at = {description.access_method._name: description.access_location.value for description in access}
     points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
@@ -234,7 +238,7 @@ async def test_many_callers_at_once_over_one_token(pki: RunningPKI, issuer: HTTP
         stamps = [client.post("/tsa", content=query) for _ in range(30)]
         lists = [client.get("/crl/ca.crl") for _ in range(10)]
         answers, certified = await asyncio.gather(
-            asyncio.gather(*stamps, *lists), asyncio.gather(*(certify(issuer) for _ in range(30)))
+            asyncio.gather(*stamps, *lists), asyncio.gather(*(certify(pki, issuer) for _ in range(30)))
         )
     assert {answer.status_code for answer in answers} == {200}
     assert len({certificate.serial_number for _, certificate in certified}) == 30
@@ -248,7 +252,7 @@ async def test_a_proxy_in_the_environment_is_passed_by(
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     issuer = HTTPIssuer(pki.issuer_socket)
-    _, certificate = await certify(issuer)
+    _, certificate = await certify(pki, issuer)
     await issuer.close()
     write_trust_anchors(tmp_path / "trust", pki.public_url)
     ca = x509.load_pem_x509_certificate((tmp_path / "trust" / "ca.pem").read_bytes())
@@ -265,7 +269,7 @@ async def test_refusals_reach_the_core_as_the_issuers(issuer: HTTPIssuer) -> Non
 
 
 async def test_no_name_and_no_nif_in_the_log_at_debug_level(pki: RunningPKI, issuer: HTTPIssuer) -> None:
-    _, certificate = await certify(issuer)
+    _, certificate = await certify(pki, issuer)
     with pytest.raises(IssuerUnavailable):
         await issuer.issue(b"garbage", DEMO_CITIZEN, idempotency_key="garbage")
     log = pki.log.read_text()

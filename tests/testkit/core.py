@@ -15,6 +15,7 @@ import cbor2
 import sqlalchemy as sa
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from audit.log import log_pending
 from authn.challenge import Challenge
@@ -295,6 +296,7 @@ def core_settings(folder: Path, **changes: object) -> CoreSettings:
         "database_url": f"sqlite+aiosqlite:///{folder / 'core.db'}",
         "token_pin_file": folder / "pin",
         "issuer_socket": folder / "issuer.sock",
+        "trust_anchors_file": folder / "root.pem",
         "gate_host": "localhost",
         "edge_addresses": (EDGE,),
         "client_audience": EDGE,
@@ -324,6 +326,7 @@ async def playing(
     pki = pki or InMemoryPKI(clock)
     phone = phone or Phone()
     issuer = InProcessIssuer(pki)
+    (folder / "root.pem").write_bytes(pki.authority.certificates.root.public_bytes(Encoding.PEM))
     vault = vault or FakeVault()
     try:
         outside = CoreOutside(engine=engine, vault=vault, clock=clock or SystemClock(), issuer=issuer, gateway=phone)

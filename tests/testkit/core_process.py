@@ -162,6 +162,8 @@ def core_process(folder: Path, **settings: object) -> Iterator[CoreProcess]:
             "token_pin_file": token.pin_file,
             "softhsm2_conf": token.conf_path,
             "issuer_socket": pki.issuer_socket,
+            "trust_anchors_file": pki.trust / "root.pem",
+            "instance": "core-1",
             "gate_host": "localhost",
             "edge_addresses": [EDGE],
             "client_audience": EDGE,

@@ -79,7 +79,9 @@ def test_a_seal_is_certified_for_an_organisation_alone(pki: InMemoryPKI, clock: 
     issued = pki.authority.issue(csr, ORGANISATION, "seal-1")
     again = pki.authority.issue(csr, ORGANISATION, "seal-1")
     assert issued == again
-    certificate = check_issued(issued, spki_of(key.public_key()), ORGANISATION, clock.now())
+    certificate = check_issued(
+        issued, spki_of(key.public_key()), ORGANISATION, clock.now(), [pki.authority.certificates.root]
+    )
     assert certificate.subject.rfc4514_string() == "CN=Ayuntamiento,2.5.4.97=VATES-P2807900B,O=Ayuntamiento,C=ES"
     usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     assert usage.content_commitment
@@ -87,7 +89,7 @@ def test_a_seal_is_certified_for_an_organisation_alone(pki: InMemoryPKI, clock: 
     policies = certificate.extensions.get_extension_for_class(x509.CertificatePolicies).value
     assert [policy.policy_identifier.dotted_string for policy in policies] == ["2.999.1.3"]
     with pytest.raises(UnfitCertificate, match="another subject"):
-        check_issued(issued, spki_of(key.public_key()), DEMO_CITIZEN, clock.now())
+        check_issued(issued, spki_of(key.public_key()), DEMO_CITIZEN, clock.now(), [pki.authority.certificates.root])
     with pytest.raises(StateConflict):
         pki.authority.issue(a_csr(key, DEMO_CITIZEN), DEMO_CITIZEN, "citizen-1")
     pki.authority.revoke(certificate.serial_number, RevocationReason.KEY_COMPROMISE)

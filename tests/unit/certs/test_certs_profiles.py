@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from certs import profiles
+from certs.anchors import TrustAnchors
 from certs.issuer import CitizenSubject, IssuedCertificate
 from certs.profiles import PublicAddresses, UnfitCertificate, check_issued, spki_of, subject_name
 from domain.algorithms import KeyType
@@ -26,6 +27,8 @@ OpenSSL = Callable[..., "CompletedProcess[str]"]
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
 CA_NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA")])
+ROOT_NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test root")])
+ROOT_KEY = ec.generate_private_key(ec.SECP256R1())
 
 
 # --- subjects
@@ -179,6 +182,9 @@ class Forge:
     ca_may_sign: bool = True
     ca_is_ca: bool = True
     ca_not_after: datetime = NOW + DAY
+    root_key: ec.EllipticCurvePrivateKey = ROOT_KEY
+    policy: x509.ObjectIdentifier = profiles.CITIZEN_POLICY
+    leaf_is_ca: bool = False
 
     def issue(self, key: ec.EllipticCurvePrivateKey) -> IssuedCertificate:
         ca_key = ec.generate_private_key(ec.SECP256R1())
@@ -188,13 +194,20 @@ class Forge:
             (x509.KeyUsage(**usage), True),
             (x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), False),
         ]
-        ca = signed(CA_NAME, ca_key.public_key(), ca_key, ca_extensions, (NOW - DAY, self.ca_not_after))
-        extensions: profiles.Extensions = [
-            (self.key_usage, self.usage_critical)
-            if isinstance(extension, x509.KeyUsage) and self.key_usage
-            else (extension, self.usage_critical if isinstance(extension, x509.KeyUsage) else critical)
-            for extension, critical in profiles.citizen_extensions(key.public_key(), ca, PublicAddresses("http://x"))
-        ]
+        validity = (NOW - DAY, self.ca_not_after)
+        ca = signed(CA_NAME, ca_key.public_key(), self.root_key, ca_extensions, validity, issuer=ROOT_NAME)
+        changed: dict[type[x509.ExtensionType], tuple[x509.ExtensionType | None, bool]] = {
+            x509.KeyUsage: (self.key_usage, self.usage_critical),
+            x509.BasicConstraints: (x509.BasicConstraints(ca=self.leaf_is_ca, path_length=None), True),
+            x509.CertificatePolicies: (
+                x509.CertificatePolicies([x509.PolicyInformation(self.policy, None)]),
+                False,
+            ),
+        }
+        extensions: profiles.Extensions = []
+        for extension, critical in profiles.citizen_extensions(key.public_key(), ca, PublicAddresses("http://x")):
+            other, otherwise = changed.get(type(extension), (None, critical))
+            extensions.append((other or extension, otherwise))
         name = subject_name(self.subject)
         leaf = signed(name, key.public_key(), ca_key, extensions, (self.not_before, self.not_after))
         return IssuedCertificate(leaf.public_bytes(Encoding.DER), (ca.public_bytes(Encoding.DER),))
@@ -222,11 +235,25 @@ def signed(
     issuer_key: ec.EllipticCurvePrivateKey,
     extensions: profiles.Extensions,
     validity: tuple[datetime, datetime],
+    issuer: x509.Name = CA_NAME,
 ) -> x509.Certificate:
-    builder = x509.CertificateBuilder(CA_NAME, name, public, 1, *validity)
+    builder = x509.CertificateBuilder(issuer, name, public, 1, *validity)
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical=critical)
     return builder.sign(issuer_key, hashes.SHA256())
+
+
+def root(
+    key: ec.EllipticCurvePrivateKey = ROOT_KEY, *, not_after: datetime = NOW + DAY, path_length: int | None = None
+) -> x509.Certificate:
+    extensions: profiles.Extensions = [
+        (x509.BasicConstraints(ca=True, path_length=path_length), True),
+        (x509.KeyUsage(**{**NO_USE, "key_cert_sign": True}), True),
+    ]
+    return signed(ROOT_NAME, key.public_key(), key, extensions, (NOW - DAY, not_after), issuer=ROOT_NAME)
+
+
+ANCHORS = (root(),)
 
 
 @pytest.fixture
@@ -236,14 +263,16 @@ def key() -> ec.EllipticCurvePrivateKey:
 
 def test_what_was_asked_for_is_accepted(key: ec.EllipticCurvePrivateKey) -> None:
     issued = Forge().issue(key)
-    certificate = check_issued(issued, spki_of(key.public_key()), DEMO_CITIZEN, NOW)
+    certificate = check_issued(issued, spki_of(key.public_key()), DEMO_CITIZEN, NOW, ANCHORS)
     assert certificate.public_bytes(Encoding.DER) == issued.certificate
 
 
 def test_the_development_pkis_answer_is_accepted(pki: InMemoryPKI) -> None:
     citizen = pki.certify()
     now = datetime.now(UTC)
-    checked = check_issued(citizen.issued, spki_of(citizen.key.public_key()), DEMO_CITIZEN, now)
+    checked = check_issued(
+        citizen.issued, spki_of(citizen.key.public_key()), DEMO_CITIZEN, now, [pki.authority.certificates.root]
+    )
     assert checked == citizen.certificate
 
 
@@ -263,24 +292,62 @@ def test_the_development_pkis_answer_is_accepted(pki: InMemoryPKI) -> None:
         (Forge(ca_not_after=NOW - DAY / 24), "not valid now"),
         (Forge(ca_may_sign=False), "may not sign"),
         (Forge(ca_is_ca=False), "not a CA's"),
+        (Forge(root_key=ec.generate_private_key(ec.SECP256R1())), "trusted root"),
+        (Forge(policy=profiles.SEAL_POLICY), "another policy"),
+        (Forge(leaf_is_ca=True), "made a CA"),
+        (Forge(not_after=NOW + profiles.CITIZEN_LIFE, ca_not_after=NOW + 900 * DAY), "too long"),
     ],
 )
 def test_forged_twins(key: ec.EllipticCurvePrivateKey, forge: Forge, reason: str) -> None:
     with pytest.raises(UnfitCertificate, match=reason):
-        check_issued(forge.issue(key), spki_of(key.public_key()), DEMO_CITIZEN, NOW)
+        check_issued(forge.issue(key), spki_of(key.public_key()), DEMO_CITIZEN, NOW, ANCHORS)
+
+
+def test_a_root_that_comes_with_the_answer_is_no_root(key: ec.EllipticCurvePrivateKey) -> None:
+    own = ec.generate_private_key(ec.SECP256R1())
+    issued = Forge(root_key=own).issue(key)
+    brought = replace(issued, chain=(*issued.chain, root(own).public_bytes(Encoding.DER)))
+    with pytest.raises(UnfitCertificate, match="trusted root"):
+        check_issued(brought, spki_of(key.public_key()), DEMO_CITIZEN, NOW, ANCHORS)
+    with pytest.raises(UnfitCertificate, match="trusted root"):
+        check_issued(Forge().issue(key), spki_of(key.public_key()), DEMO_CITIZEN, NOW, ())
+    # Of several roots one has to fit; one of the same name with another key does not.
+    assert check_issued(Forge().issue(key), spki_of(key.public_key()), DEMO_CITIZEN, NOW, (root(own), *ANCHORS))
+
+
+def test_a_root_that_is_over_or_allows_no_further_ca(key: ec.EllipticCurvePrivateKey) -> None:
+    issued, spki = Forge().issue(key), spki_of(key.public_key())
+    with pytest.raises(UnfitCertificate, match="not valid now"):
+        check_issued(issued, spki, DEMO_CITIZEN, NOW, [root(not_after=NOW - DAY / 24)])
+    with pytest.raises(UnfitCertificate, match="longer than a CA"):
+        check_issued(issued, spki, DEMO_CITIZEN, NOW, [root(path_length=0)])
+    assert check_issued(issued, spki, DEMO_CITIZEN, NOW, [root(path_length=1)])
+
+
+def test_anchors_are_read_once_they_are_there(tmp_path: Path) -> None:
+    with pytest.raises(IssuerUnavailable, match="configured"):
+        TrustAnchors(None).load()
+    anchors = TrustAnchors(tmp_path / "root.pem")
+    for content in (None, b"", b"-----BEGIN CERTIFICATE-----\nhalf"):
+        if content is not None:
+            (tmp_path / "root.pem").write_bytes(content)
+        with pytest.raises(IssuerUnavailable, match="cannot be read"):
+            anchors.load()
+    (tmp_path / "root.pem").write_bytes(ANCHORS[0].public_bytes(Encoding.PEM))
+    assert anchors.load() == ANCHORS
 
 
 def test_another_key(key: ec.EllipticCurvePrivateKey) -> None:
     other = spki_of(new_key(KeyType.P256).public_key())
     with pytest.raises(UnfitCertificate, match="another key"):
-        check_issued(Forge().issue(key), other, DEMO_CITIZEN, NOW)
+        check_issued(Forge().issue(key), other, DEMO_CITIZEN, NOW, ANCHORS)
 
 
 def test_a_namesake_of_the_ca_did_not_sign(key: ec.EllipticCurvePrivateKey) -> None:
     leaf, stranger = Forge().issue(key), Forge().issue(key)
     swapped = IssuedCertificate(leaf.certificate, stranger.chain)
     with pytest.raises(UnfitCertificate, match="does not verify"):
-        check_issued(swapped, spki_of(key.public_key()), DEMO_CITIZEN, NOW)
+        check_issued(swapped, spki_of(key.public_key()), DEMO_CITIZEN, NOW, ANCHORS)
 
 
 def test_an_unrelated_ca_did_not_sign(key: ec.EllipticCurvePrivateKey, pki: InMemoryPKI) -> None:
@@ -288,20 +355,20 @@ def test_an_unrelated_ca_did_not_sign(key: ec.EllipticCurvePrivateKey, pki: InMe
     leaf = Forge(not_before=now - DAY, not_after=now + DAY).issue(key).certificate
     swapped = IssuedCertificate(leaf, (pki.ca,))
     with pytest.raises(UnfitCertificate, match="does not verify"):
-        check_issued(swapped, spki_of(key.public_key()), DEMO_CITIZEN, now)
+        check_issued(swapped, spki_of(key.public_key()), DEMO_CITIZEN, now, [pki.authority.certificates.root])
 
 
 def test_a_flipped_bit_in_the_signature(key: ec.EllipticCurvePrivateKey) -> None:
     issued = Forge().issue(key)
     damaged = issued.certificate[:-1] + bytes([issued.certificate[-1] ^ 1])
     with pytest.raises(UnfitCertificate, match="does not verify"):
-        check_issued(IssuedCertificate(damaged, issued.chain), spki_of(key.public_key()), DEMO_CITIZEN, NOW)
+        check_issued(IssuedCertificate(damaged, issued.chain), spki_of(key.public_key()), DEMO_CITIZEN, NOW, ANCHORS)
 
 
 def test_no_chain(key: ec.EllipticCurvePrivateKey) -> None:
     issued = Forge().issue(key)
     with pytest.raises(UnfitCertificate, match="no chain"):
-        check_issued(IssuedCertificate(issued.certificate, ()), spki_of(key.public_key()), DEMO_CITIZEN, NOW)
+        check_issued(IssuedCertificate(issued.certificate, ()), spki_of(key.public_key()), DEMO_CITIZEN, NOW, ANCHORS)
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\x30\x00", b"not a certificate", b"\x30\x82\xff\xff"])
@@ -309,9 +376,9 @@ def test_garbage(key: ec.EllipticCurvePrivateKey, garbage: bytes) -> None:
     issued = Forge().issue(key)
     spki = spki_of(key.public_key())
     with pytest.raises(UnfitCertificate, match="cannot be read"):
-        check_issued(IssuedCertificate(garbage, issued.chain), spki, DEMO_CITIZEN, NOW)
+        check_issued(IssuedCertificate(garbage, issued.chain), spki, DEMO_CITIZEN, NOW, ANCHORS)
     with pytest.raises(UnfitCertificate, match="cannot be read"):
-        check_issued(IssuedCertificate(issued.certificate, (garbage,)), spki, DEMO_CITIZEN, NOW)
+        check_issued(IssuedCertificate(issued.certificate, (garbage,)), spki, DEMO_CITIZEN, NOW, ANCHORS)
 
 
 def test_a_ca_without_key_usage_is_no_ca_here(key: ec.EllipticCurvePrivateKey) -> None:
@@ -321,7 +388,7 @@ def test_a_ca_without_key_usage_is_no_ca_here(key: ec.EllipticCurvePrivateKey) -
     bare = builder.sign(signer, None).public_bytes(Encoding.DER)
     issued = IssuedCertificate(Forge().issue(key).certificate, (bare,))
     with pytest.raises(UnfitCertificate, match="cannot be read"):
-        check_issued(issued, spki_of(key.public_key()), DEMO_CITIZEN, NOW)
+        check_issued(issued, spki_of(key.public_key()), DEMO_CITIZEN, NOW, ANCHORS)
 
 
 def test_refusal_reads_as_the_issuer_being_at_fault() -> None:
