@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -50,30 +51,35 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         handler = await continuation(details)
         if handler is None:
             return handler
-        read = handler.request_deserializer
+        read, name = handler.request_deserializer, str(details.method)
         made = {"response_serializer": handler.response_serializer}
         if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(_answering(handler.stream_unary, _each(read)), **made)
+            return grpc.stream_unary_rpc_method_handler(_answering(handler.stream_unary, _each(read), name), **made)
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(_streaming(handler.unary_stream, read), **made)
-        return grpc.unary_unary_rpc_method_handler(_answering(handler.unary_unary, _one(read)), **made)
+            return grpc.unary_stream_rpc_method_handler(_streaming(handler.unary_stream, read, name), **made)
+        return grpc.unary_unary_rpc_method_handler(_answering(handler.unary_unary, _one(read), name), **made)
 
 
 @asynccontextmanager
-async def errors_told(context: "grpc.aio.ServicerContext") -> AsyncIterator[None]:
-    """End the call with the status of whatever is raised inside."""
+async def errors_told(context: "grpc.aio.ServicerContext", method: str) -> AsyncIterator[None]:
+    """End the call with the status of whatever is raised inside; the log is told either way."""
+    started, outcome = time.monotonic(), "ended by the caller"
     try:
         yield
+        outcome = "ok"
     except RubricaError as error:
+        outcome = error.code
         await _abort(context, error)
     except (grpc.aio.AbortError, grpc.aio.UsageError, asyncio.CancelledError):
         # The caller has hung up, or was told already.
         raise
     except Exception:  # noqa: BLE001 - whatever it is, the caller is told one thing
-        event = new_id()
+        event, outcome = new_id(), RubricaError.code
         _log.exception("unexpected fault", problem_event=event)
         detail = f"an unexpected fault; it has been recorded under urn:rubrica:event:{event}"
         await context.abort(grpc.StatusCode.INTERNAL, detail, trailing_metadata=((CODE_KEY, RubricaError.code),))
+    finally:
+        _log.info("served", method=method, outcome=outcome, milliseconds=round((time.monotonic() - started) * 1000))
 
 
 def _parsed(read: Callable[[bytes], Any], octets: bytes) -> Any:
@@ -95,17 +101,17 @@ def _each(read: Callable[[bytes], Any]) -> Callable[[AsyncIterator[bytes]], Asyn
     return messages
 
 
-def _answering(handler: Handler, parse: Callable[[Any], Any]) -> Handler:
+def _answering(handler: Handler, parse: Callable[[Any], Any], method: str) -> Handler:
     async def guarded(request: Any, context: "grpc.aio.ServicerContext") -> Any:
-        async with errors_told(context):
+        async with errors_told(context, method):
             return await handler(parse(request), context)
 
     return guarded
 
 
-def _streaming(handler: Handler, read: Callable[[bytes], Any]) -> Handler:
+def _streaming(handler: Handler, read: Callable[[bytes], Any], method: str) -> Handler:
     async def guarded(request: bytes, context: "grpc.aio.ServicerContext") -> AsyncIterator[Any]:
-        async with errors_told(context):
+        async with errors_told(context, method):
             async for answer in handler(_parsed(read, request), context):
                 yield answer
 
@@ -114,7 +120,6 @@ def _streaming(handler: Handler, read: Callable[[bytes], Any]) -> Handler:
 
 async def _abort(context: "grpc.aio.ServicerContext", error: RubricaError) -> None:
     status = STATUS_OF[STATUSES[error.code]]
-    _log.info("refused", problem=error.code, status=status.name)
     trailer = [(CODE_KEY, error.code)]
     if error.retry_after_seconds is not None:
         trailer.append((RETRY_AFTER_KEY, str(error.retry_after_seconds)))
