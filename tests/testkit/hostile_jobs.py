@@ -5,9 +5,12 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 
+from documents import sandbox
 from documents.jobs import Channel, OutOfTime
+from tests.testkit import hostile_calls
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _IO_URING_SETUP = 425
@@ -58,9 +61,17 @@ def _io_uring() -> None:
         raise OSError(ctypes.get_errno(), "io_uring")
 
 
-def _no_new_privileges(_channel: Channel, _descriptor: int) -> int:
-    get_no_new_privileges = 39
-    return int(_LIBC.prctl(get_no_new_privileges, 0, 0, 0, 0))
+def _calls(_channel: Channel, descriptor: int) -> dict[str, dict[str, str]]:
+    return {
+        "numbers": hostile_calls.try_numbers(sandbox.ALLOWED),
+        "arguments": hostile_calls.try_with_arguments(descriptor),
+        "own": hostile_calls.try_own(),
+    }
+
+
+def _abort(_channel: Channel, _descriptor: int) -> int:
+    """As the C libraries of parsers do, when memory is out."""
+    os.abort()
 
 
 def _eat_memory(_channel: Channel, _descriptor: int) -> int:
@@ -80,7 +91,7 @@ def _loop_deaf(_channel: Channel, _descriptor: int) -> int:
 
 
 def _sleep(_channel: Channel, _descriptor: int) -> int:
-    signal.pause()
+    time.sleep(3600)
     return 0
 
 
@@ -142,7 +153,8 @@ def _environment(_channel: Channel, _descriptor: int) -> list[str]:
 
 _MISCHIEF: dict[str, Callable[[Channel, int], object]] = {
     "attempts": _attempts,
-    "no-new-privileges": _no_new_privileges,
+    "calls": _calls,
+    "abort": _abort,
     "memory": _eat_memory,
     "loop": _loop,
     "loop-deaf": _loop_deaf,
