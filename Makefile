@@ -13,6 +13,8 @@ LEVEL :=
 FORMAT := pades
 PACKAGING := enveloped
 ALGORITHM := ES256
+# What is given on the command line make would export to every recipe, expanded: $(shell …) in a file's name would run.
+unexport SIGN OUT LEVEL FORMAT PACKAGING ALGORITHM
 
 .PHONY: help
 help: ## what there is
