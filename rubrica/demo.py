@@ -1,16 +1,19 @@
 """Lets a citizen sign one document, from registration to validation, as a browser and an agency would over HTTP."""
 
 import asyncio
+import concurrent.futures
+import io
 import json
 import logging
-import mimetypes
 import os
 import secrets
 import string
 import sys
 import tempfile
+import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,19 +23,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from rich.console import Console
 
-from api.transactions.model import LEVELS, PACKAGINGS, PDF, XML, cleaned_title, content_name
+from api.transactions.model import content_name
 from authn.client import RegistryClient
 from authn.officer_client import OfficerKey, OfficersClient, OnPaper
 from certs.pki.trust import write_trust_anchors
-from documents.model import Level
-from domain.algorithms import SignatureAlgorithm
 from domain.assurance import RegistrationLevel
 from domain.clock import SystemClock
 from domain.digests import Digest
-from domain.errors import AlgorithmNotAllowed, RubricaError
-from domain.items import Packaging, SignatureFormat
+from domain.errors import RubricaError
+from domain.items import Packaging
 from domain.statements import CONDITIONS_VERSION
 from rubrica.children import StartFailed
+from rubrica.order import Order, Refused, put_in_place, shown, write_sample
 from rubrica.phone import NoMessage, Phone
 from rubrica.state import Running, operator_channel, var_folder, write_atomically
 from rubrica.trust import load_trust
@@ -57,67 +59,6 @@ RETURN_URL = "https://sede.example/vuelta"
 _NIF_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
 """Real Decreto 1553/2005 art. 11: the letter is the number modulo 23."""
 _DONE = frozenset({"DONE", "FAILED", "CANCELLED", "EXPIRED"})
-
-
-class Refused(Exception):
-    """The demo cannot go on; the text is one plain sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be signed, and how; checked."""
-
-    document: Path | None
-    """``None``: a sample of our own."""
-    output: Path | None
-    """``None``: in the folder of this run."""
-    level: Level
-    format: SignatureFormat
-    packaging: Packaging
-    algorithm: SignatureAlgorithm
-
-    @classmethod
-    def parse(cls, *, sign: str, out: str, level: str, format_name: str, packaging: str, algorithm: str) -> "Order":
-        """Check what was asked for.
-
-        Raises:
-            Refused: Something is none of ours.
-        """
-        if format_name not in set(SignatureFormat):
-            raise Refused(f"the format must be {' or '.join(SignatureFormat)}, not '{format_name}'")
-        chosen_format = SignatureFormat(format_name)
-        levels, packagings = LEVELS[chosen_format], PACKAGINGS[chosen_format]
-        level = level or levels[-1]
-        if level not in levels:
-            raise Refused(f"the level must be one of {', '.join(levels)}, not '{level}'")
-        if packaging not in packagings:
-            raise Refused(f"the packaging must be one of {', '.join(packagings)}, not '{packaging}'")
-        try:
-            chosen = SignatureAlgorithm.parse(algorithm)
-        except AlgorithmNotAllowed as error:
-            raise Refused(f"{error.public_detail}, not '{algorithm}'") from None
-        document = Path(sign).absolute() if sign else None
-        output = Path(out).absolute() if out else None
-        if document is not None:
-            _check_readable(document)
-        if output is not None and output.is_dir():
-            raise Refused(f"{out} is a folder; name a file for the signed document")
-        if output is not None and document is not None and output.exists() and output.samefile(document):
-            raise Refused("the signed file must not replace the document")
-        return cls(document, output, Level(level), chosen_format, Packaging(packaging), chosen)
-
-    @property
-    def extension(self) -> str:
-        """Of the signed file."""
-        return {SignatureFormat.PADES: "pdf", SignatureFormat.XADES: "xml"}[self.format]
-
-    def media_type(self, document: Path) -> str:
-        """What ``document`` is: the format says it, or its name."""
-        if self.format is SignatureFormat.PADES:
-            return PDF
-        if self.packaging is Packaging.ENVELOPED or document.suffix.lower() == ".xml":
-            return XML
-        return mimetypes.guess_type(document.name)[0] or "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,25 +113,33 @@ class Steps:
 def main(*, sign: str, out: str, level: str, format_name: str, packaging: str, algorithm: str) -> int:
     """Run the demo; 0 only if the signature validates."""
     keep_loopback_direct()
+    umask = os.umask(0o077)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name may hold bytes that are no text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Make gives the time at which it was called, so that provisioning counts.
     steps = Steps(float(os.environ.get("RUBRICA_DEMO_STARTED") or time.time()))
+    folder = None
     try:
         order = Order.parse(
             sign=sign, out=out, level=level, format_name=format_name, packaging=packaging, algorithm=algorithm
         )
         steps.done("packages and environment are there")
-        result = asyncio.run(_run(order, steps))
+        folder = _run_folder(var_folder())
+        result = asyncio.run(_run(order, steps, folder, umask))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _complain("stopped")
     except Exception as error:  # noqa: BLE001 -- a person reads this: one sentence, and the rest in a file
-        return _complain(_sentence(error))
+        return _complain(_sentence(error, folder))
     steps.show(f"signed file  {result['output']}")
     steps.show(f"receipt      {result['receipt']}")
-    steps.show("RESULT " + json.dumps(result, ensure_ascii=False))
+    # One line for a program: without ends of lines of Unicode's, and without what is no text.
+    plain = all(str(value).isprintable() for value in result.values())
+    steps.show("RESULT " + json.dumps(result, ensure_ascii=not plain))
     return 0
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: Exception, folder: Path | None) -> str:
     match error:
         case RubricaProblem(status=0):
             return f"the service did not answer ({error.detail})"
@@ -201,13 +150,12 @@ def _sentence(error: Exception) -> str:
         case Refused() | StartFailed() | NoMessage() | JWSInvalid() | StatementInvalid():
             return str(error)
         case _:
-            return f"something unexpected went wrong ({type(error).__name__}), see {_keep_traceback(error)}"
+            return f"something unexpected went wrong ({type(error).__name__}), see {_keep_traceback(error, folder)}"
 
 
-async def _run(order: Order, steps: Steps) -> dict[str, Any]:
+async def _run(order: Order, steps: Steps, folder: Path, umask: int) -> dict[str, Any]:
     end_on_signals()
     var = var_folder()
-    folder = _run_folder(var)
 
     def say(sentence: str) -> None:
         print(f"rubrica demo: {sentence}", file=sys.stderr, flush=True)  # noqa: T201 -- a notice
@@ -215,9 +163,32 @@ async def _run(order: Order, steps: Steps) -> dict[str, Any]:
     async with owning(var, say) as owned:
         if isinstance(owned, Running):
             steps.done(f"using the service that runs as process {owned.pid}")
-            return await _play(order, owned, folder, steps)
-        async with supervised(var, owner="demo", lock_descriptor=owned, say=say, stage=steps.done) as running:
-            return await _play(order, running, folder, steps)
+            result = await _play(order, owned, folder, steps)
+        else:
+            stack = supervised(var, owner="demo", lock_descriptor=owned, say=say, stage=steps.done)
+            async with stack as running:
+                result = await _play(order, running, folder, steps)
+    if order.output is not None:
+        # Here nothing is awaited: whoever stops us leaves the old file there or the new one, and no third.
+        put_in_place(Path(result["output"]), order.output, umask=umask)
+        result["output"] = str(order.output)
+    result["seconds"] = round(steps.seconds, 2)
+    return result
+
+
+async def _beside(play: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``play`` gives, run in a thread for which nobody waits at the end: it may be in the middle of a request."""
+    outcome: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
+
+    def run() -> None:
+        outcome.set_running_or_notify_cancel()
+        try:
+            outcome.set_result(play())
+        except Exception as error:  # noqa: BLE001 -- it is raised again where it is waited for
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(outcome)
 
 
 async def register(
@@ -265,7 +236,7 @@ async def _play(order: Order, running: Running, folder: Path, steps: Steps) -> d
         with AgencyClient(running.edge, client_id, agency_key) as agency:
             return demo.sign(agency)
 
-    return await asyncio.to_thread(over_http)
+    return await _beside(over_http)
 
 
 class Demo:
@@ -299,11 +270,10 @@ class Demo:
         """
         order, steps = self._order, self._steps
         detached = order.packaging is Packaging.DETACHED
-        document = order.document or _write_sample(self._folder / f"sample.{order.extension}")
+        document = order.document or write_sample(self._folder / f"sample.{order.extension}")
         nonce = secrets.token_hex(16)
         created = agency.create(
-            # A detached signature refers to its document by the title, so that is to be the file's whole name.
-            [NewDocument(document.name if detached else document.stem or "documento")],
+            [NewDocument(order.title(document))],
             citizen_nif=self._citizen.nif,
             level=order.level,
             algorithm=order.algorithm,
@@ -314,7 +284,7 @@ class Demo:
         )
         agency.upload(created.id, 1, document, media_type=order.media_type(document))
         agency.submit(created.id)
-        steps.done(f"{document.name} submitted by the agency")
+        steps.done(f"{shown(document.name)} submitted by the agency")
         with CitizenBrowser(self._token_key) as browser:
             review = browser.review(created.review_url)
             self._fail_with(agency.status(created.id))
@@ -326,7 +296,8 @@ class Demo:
         steps.done("SMS code accepted, certificate issued, document signed")
         token = outcome.result_token or state["result_token"]
         agency.verify_result(token, self._token_key, nonce=nonce)
-        output = self._collect(agency, created.id, document)
+        unvalidated = self._folder / f"unvalidated.{order.extension}"
+        unvalidated.write_bytes(agency.collect(created.id, 1))
         receipt = self._folder / "receipt.jws"
         write_atomically(receipt, agency.receipt(created.id), mode=0o644)
         claims = agency.verify_receipt(receipt.read_text(encoding="utf-8"), self._token_key)
@@ -334,8 +305,9 @@ class Demo:
         trust = self._folder / "trust"
         write_trust_anchors(trust, self._running.pki)
         content = self._keep_content(agency, created.id, document) if detached else None
-        report = _validate(output, trust, content)
+        report = _validate(unvalidated, trust, content)
         self._check(report, claims)
+        output = unvalidated.replace(self._folder / order.output_name(document))
         steps.done(f"validated by EN 319 102-1: {report.indication}, {report.level}")
         return {
             "document": str(document),
@@ -349,24 +321,11 @@ class Demo:
             "trust_anchors": str(trust),
             "content": str(content) if content else None,
             "receipt": str(receipt),
-            "seconds": round(steps.seconds, 2),
         }
-
-    def _collect(self, agency: AgencyClient, transaction_id: str, document: Path) -> Path:
-        output = self._order.output or self._folder / f"{document.stem}-signed.{self._order.extension}"
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=output.parent, delete=False) as file:
-                file.write(agency.collect(transaction_id, 1))
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(output)
-        except OSError as error:
-            raise Refused(f"{output} cannot be written: {error.strerror}") from error
-        return output
 
     def _keep_content(self, agency: AgencyClient, transaction_id: str, document: Path) -> Path:
         """The signed octets, under the name by which the detached signature refers to them."""
-        path = self._folder / "content" / content_name(cleaned_title(document.name))
+        path = self._folder / "content" / content_name(self._order.title(document))
         path.parent.mkdir()
         path.write_bytes(agency.original(transaction_id, 1))
         return path
@@ -416,50 +375,11 @@ def _validate(output: Path, trust: Path, content: Path | None) -> "SignatureRepo
 
 def _run_folder(var: Path) -> Path:
     parent = var / "demo"
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-", dir=parent))
-    folder.chmod(0o755)
-    return folder
-
-
-def _check_readable(document: Path) -> None:
     try:
-        with document.open("rb") as file:
-            empty = not file.read(1)
-    except IsADirectoryError:
-        raise Refused(f"{document} is a folder, not a document") from None
-    except FileNotFoundError:
-        raise Refused(f"there is no file {document}") from None
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-", dir=parent))
     except OSError as error:
-        raise Refused(f"{document} cannot be read: {error.strerror}") from None
-    if empty:
-        raise Refused(f"{document} is empty")
-
-
-def _write_sample(path: Path) -> Path:
-    if path.suffix == ".xml":
-        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        text = f'<?xml version="1.0" encoding="UTF-8"?>\n<solicitud fecha="{now}">Solicitud de ejemplo</solicitud>\n'
-        path.write_text(text, encoding="utf-8")
-        return path
-    text = f"BT /F1 16 Tf 72 740 Td (Solicitud de ejemplo, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC) Tj ET"
-    objects = (
-        "<< /Type /Catalog /Pages 2 0 R >>",
-        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R /Resources 6 0 R >>",
-        f"<< /Length {len(text)} >>\nstream\n{text}\nendstream",
-        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
-        "<< /Font << /F1 5 0 R >> >>",
-    )
-    body, places = "%PDF-1.7\n", []
-    for number, content in enumerate(objects, 1):
-        places.append(len(body))
-        body += f"{number} 0 obj\n{content}\nendobj\n"
-    rows = "".join(f"{place:010d} 00000 n \n" for place in places)
-    count = len(objects) + 1
-    trailer = f"trailer\n<< /Size {count} /Root 1 0 R >>\nstartxref\n{len(body)}\n%%EOF\n"
-    path.write_bytes(f"{body}xref\n0 {count}\n0000000000 65535 f \n{rows}{trailer}".encode("latin-1"))
-    return path
+        raise Refused(f"{parent} cannot be written: {error.strerror}") from None
 
 
 def _plain(text: str) -> str:
@@ -468,9 +388,8 @@ def _plain(text: str) -> str:
     return escape(text)
 
 
-def _keep_traceback(error: Exception) -> Path:
-    path = var_folder() / "demo" / "error.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _keep_traceback(error: Exception, folder: Path | None) -> Path:
+    path = (folder or _run_folder(var_folder())) / "error.log"
     path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     return path
 
