@@ -391,7 +391,7 @@ def _show(console: Console, running: Running) -> None:
     console.print(
         f"  sign a document     {running.edge}/\n"
         f"  check a signature   {running.edge}/validate\n"
-        f"  an agency's site    {running.agency}/\n"
+        f"  an agency's site    {running.agency or 'none'}\n"
         f"  activate, password  {running.gate}/\n"
         f"  SMS that went out   {running.inbox} (a page; messages.json for programs)\n"
         f"  edge   {running.edge} (REST), {running.grpc} (gRPC)\n"

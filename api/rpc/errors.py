@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +22,7 @@ STATUS_OF: Mapping[int, grpc.StatusCode] = {
     HTTPStatus.UNAUTHORIZED: grpc.StatusCode.UNAUTHENTICATED,
     HTTPStatus.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
     HTTPStatus.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    HTTPStatus.METHOD_NOT_ALLOWED: grpc.StatusCode.UNIMPLEMENTED,
     HTTPStatus.CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,
     HTTPStatus.GONE: grpc.StatusCode.FAILED_PRECONDITION,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
@@ -112,8 +113,9 @@ def _answering(handler: Handler, parse: Callable[[Any], Any], method: str) -> Ha
 def _streaming(handler: Handler, read: Callable[[bytes], Any], method: str) -> Handler:
     async def guarded(request: bytes, context: "grpc.aio.ServicerContext") -> AsyncIterator[Any]:
         async with errors_told(context, method):
-            async for answer in handler(_parsed(read, request), context):
-                yield answer
+            async with aclosing(handler(_parsed(read, request), context)) as answers:
+                async for answer in answers:
+                    yield answer
 
     return guarded
 

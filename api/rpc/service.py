@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from api.transactions.seals import Sealer
 from api.transactions.service import IdempotentPost, Transactions, draw_transaction_id
 from api.transactions.steps import review_url, review_url_of
 from authn.client import AuthenticatedClient, CallersClient
-from domain.errors import CallerRefused, DocumentTooLarge, MalformedRequest, StateConflict, UnsupportedDocument
+from domain.errors import Busy, CallerRefused, DocumentTooLarge, MalformedRequest, StateConflict, UnsupportedDocument
 
 HEADER_BYTES = 256 * 1024
 """Of the first message of ``Create``, as of a JSON body."""
@@ -30,6 +31,8 @@ PATIENCE_SECONDS = 60.0
 WATCH_SECONDS = 600.0
 """After that a watcher has to prove again who it is."""
 CALLS_AT_ONCE = 500
+WATCHES_AT_ONCE = 50
+"""Of one agency: who only watches must not keep others from sending."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,7 @@ class SigningService(signing_pb2_grpc.SigningServiceServicer):
         self._face = face
         self._transactions = face.transactions
         self._watch_seconds = watch_seconds
+        self._watching: Counter[str] = Counter()
 
     async def Create(
         self, requests: AsyncIterator[signing_pb2.CreateRequest], context: "grpc.aio.ServicerContext"
@@ -87,9 +91,12 @@ class SigningService(signing_pb2_grpc.SigningServiceServicer):
     ) -> AsyncIterator[signing_pb2.Transaction]:
         """The transaction whenever it has changed."""
         client = await self._client(context, request.id)
+        if self._watching[client.client_id] >= WATCHES_AT_ONCE:
+            raise Busy("too many transactions are being watched; end one, or ask for the state", retry_after_seconds=5)
         seen = None
         ends = asyncio.get_running_loop().time() + self._watch_seconds
         changes = self._transactions.watch(request.id, client)
+        self._watching[client.client_id] += 1
         try:
             while True:
                 async with asyncio.timeout_at(ends):
@@ -99,6 +106,8 @@ class SigningService(signing_pb2_grpc.SigningServiceServicer):
                 seen = message
         except (TimeoutError, StopAsyncIteration):
             return
+        finally:
+            self._watching[client.client_id] -= 1
 
     async def Collect(
         self, request: signing_pb2.CollectRequest, context: "grpc.aio.ServicerContext"

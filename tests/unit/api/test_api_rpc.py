@@ -123,6 +123,21 @@ async def test_a_watch_ends_in_order_and_has_to_be_asked_for_again(tmp_path: Pat
         assert signing_pb2.Transaction.FromString(seen) == created.transaction
 
 
+async def test_one_agency_watches_so_many_at_once_and_others_still_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.rpc.service.WATCHES_AT_ONCE", 2)
+    async with an_edge(tmp_path) as edge, edge.rpc(watch_seconds=1.0) as port, calling(edge, port) as call:
+        created = await create(call, header(PDF), chunk(1, PDF))
+        request = signing_pb2.WatchRequest(id=created.transaction.id).SerializeToString()
+
+        async def watch() -> str:
+            return await outcome(call, "Watch", [request], None)
+
+        assert sorted(await asyncio.gather(watch(), watch(), watch())) == ["busy", "ok", "ok"]
+        assert await watch() == "ok"
+
+
 async def test_a_broken_upload_goes_on_with_the_same_key(tmp_path: Path) -> None:
     first, second = PDF + b"first", PDF + b"second"
     async with an_edge(tmp_path) as edge, edge.rpc() as port, calling(edge, port) as call:
