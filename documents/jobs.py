@@ -18,8 +18,8 @@ from documents.model import (
     XAdESOptions,
 )
 from documents.pades.finish import extend, finish
-from documents.pades.prepare import prepare
-from documents.pades.source import BROKEN, inspect
+from documents.pades.prepare import inspect, prepare
+from documents.pades.source import BROKEN
 from documents.validate import validate
 from documents.xades import finish as xades_finish
 from documents.xades import prepare as xades_prepare

@@ -7,22 +7,31 @@ needed, since PAdES keeps everything about the signer in the CMS.
 import json
 import os
 from dataclasses import asdict, dataclass
-from typing import BinaryIO
+from datetime import UTC, datetime
+from io import BufferedRandom, BytesIO, RawIOBase, UnsupportedOperation
+from typing import TYPE_CHECKING, BinaryIO
 
 from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
+from pyhanko.pdf_utils.reader import PdfFileReader
 from pyhanko.sign.fields import SigFieldSpec, SigSeedSubFilter
 from pyhanko.sign.signers.cms_embedder import PdfCMSEmbedder, SigIOSetup, SigObjSetup
 from pyhanko.sign.signers.pdf_byterange import SignatureObject
 
-from documents.model import PAdESOptions, Prepared
+from documents.model import Inspection, PAdESOptions, Prepared
 from documents.pades.source import DEFAULT_LIMIT_BYTES, check_signable, check_size, open_for_update, parser_faults
 from domain.digests import Digest, DigestAlgorithm
 from domain.errors import MalformedRequest
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 CMS_RESERVED_BYTES = 16 * 1024
 """Room for the CMS: three RSA certificates, a signature, and a timestamp token with its own chain take some 9 KiB."""
 
 FIELD_NAME_STEM = "Rubrica"
+
+_TRIAL_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+"""Any; nothing of a trial is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +87,88 @@ def prepare(document: BinaryIO, options: PAdESOptions, limit_bytes: int = DEFAUL
 
     Source: EN 319 142-1 §5.3 (SubFilter, ByteRange over everything but /Contents), ISO 32000-2 §12.8.1.
     """
+    prepared, _ = _prepared(document, options, limit_bytes)
+    document.flush()
+    return prepared
+
+
+def inspect(document: BinaryIO, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Inspection:
+    """Say what ``document`` is, and whether ``prepare`` would take it: it is prepared, but what that adds is not kept.
+
+    Raises:
+        UnsupportedDocument, DocumentTooLarge: As ``prepare``.
+    """
+    with BufferedRandom(_Trial(document)) as trial:
+        _, reader = _prepared(trial, PAdESOptions(signing_time=_TRIAL_TIME), limit_bytes)
+        with parser_faults():
+            return Inspection(
+                pages=int(reader.root["/Pages"]["/Count"]),
+                signatures=len(reader.embedded_regular_signatures),
+                encrypted=reader.encrypted,
+                size_bytes=document.seek(0, os.SEEK_END),
+            )
+
+
+class _Trial(RawIOBase):
+    """A document that seems to grow by what is written behind it."""
+
+    def __init__(self, document: BinaryIO) -> None:
+        self._document = document
+        self._size = document.seek(0, os.SEEK_END)
+        self._added = BytesIO()
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        end = self._size + self._added.getbuffer().nbytes
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: end}[whence]
+        return self._at
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        room = memoryview(buffer)
+        if self._at < self._size:
+            self._document.seek(self._at)
+            found = self._document.read(min(len(room), self._size - self._at))
+        else:
+            self._added.seek(self._at - self._size)
+            found = self._added.read(len(room))
+        room[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+    def write(self, data: "ReadableBuffer") -> int:
+        if self._at < self._size:
+            raise UnsupportedOperation("an incremental update writes behind the document")
+        self._added.seek(self._at - self._size)
+        written = self._added.write(data)
+        self._at += written
+        return written
+
+    def truncate(self, size: int | None = None) -> int:
+        kept = self._at if size is None else size
+        self._added.truncate(kept - self._size)
+        return kept
+
+
+def _prepared(document: BinaryIO, options: PAdESOptions, limit_bytes: int) -> tuple[Prepared, PdfFileReader]:
     original_bytes = check_size(document, limit_bytes)
     writer = open_for_update(document)
     try:
         with parser_faults():
             check_signable(writer)
             _end_last_line(document)
-            prepared = _append_signature(document, writer, options)
+            return _append_signature(document, writer, options), writer.prev
     except BaseException:
         document.truncate(original_bytes)
         raise
-    document.flush()
-    return prepared
 
 
 def _append_signature(document: BinaryIO, writer: IncrementalPdfFileWriter, options: PAdESOptions) -> Prepared:
@@ -118,7 +197,9 @@ def free_field_name(writer: IncrementalPdfFileWriter, stem: str) -> str:
     """``stem`` and the first number that no form field of the document has yet."""
     taken: set[str] = set()
     if "/AcroForm" in writer.root and "/Fields" in writer.root["/AcroForm"]:
-        taken = {str(field.get_object().get("/T", "")) for field in writer.root["/AcroForm"]["/Fields"]}
+        fields = [field.get_object() for field in writer.root["/AcroForm"]["/Fields"]]
+        # ``get`` would give an encrypted name as it is in the file, or the reference to a name.
+        taken = {str(field["/T"]) for field in fields if "/T" in field}
     number = 1
     while f"{stem}{number}" in taken:
         number += 1

@@ -14,7 +14,6 @@ from pyhanko.pdf_utils.reader import PdfFileReader
 from pyhanko.sign.fields import MDPPerm
 from pyhanko.sign.general import SigningError
 
-from documents.model import Inspection
 from domain.errors import DocumentTooLarge, RubricaError, UnsupportedDocument
 
 DEFAULT_LIMIT_BYTES = 100 * 1024 * 1024
@@ -92,26 +91,6 @@ def open_for_reading(document: BinaryIO) -> PdfFileReader:
         if reader.encrypted and reader.decrypt("").status is AuthStatus.FAILED:
             raise UnsupportedDocument(NEEDS_PASSWORD)
         return reader
-
-
-def inspect(document: BinaryIO, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Inspection:
-    """Check that ``document`` can be signed, and say what it is; nothing is written.
-
-    Raises:
-        UnsupportedDocument: It cannot be signed; the detail says why.
-        DocumentTooLarge: It is over ``limit_bytes``.
-    """
-    size = check_size(document, limit_bytes)
-    writer = open_for_update(document)
-    with parser_faults():
-        check_signable(writer)
-        reader = writer.prev
-        return Inspection(
-            pages=int(reader.root["/Pages"]["/Count"]),
-            signatures=len(reader.embedded_regular_signatures),
-            encrypted=reader.encrypted,
-            size_bytes=size,
-        )
 
 
 def check_signable(writer: IncrementalPdfFileWriter) -> None:

@@ -5,6 +5,7 @@ project's root: ``python tests/samples/make_samples.py``. Text is ours; fonts ar
 """
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -187,10 +188,11 @@ def pdftocairo(work: Path, out: Path) -> str:
     return debian("poppler-utils")
 
 
-def qpdf(*options: str) -> Callable[[Path, Path], str]:
+def qpdf(*options: str, of: Callable[[Path, Path], str] = reportlab) -> Callable[[Path, Path], str]:
     def make(work: Path, out: Path) -> str:
-        run("qpdf", *options, from_reportlab(work), out, cwd=work)
-        return f"{debian('qpdf')} {' '.join(options)}"
+        of(work, work / "source.pdf")
+        run("qpdf", *options, "source.pdf", out, cwd=work)
+        return f"{debian('qpdf')} {shlex.join(options)}"
 
     return make
 
@@ -332,6 +334,7 @@ GOOD: dict[str, Callable[[Path, Path], str]] = {
     "pikepdf": pikepdf_,
     "poppler-pdftocairo": pdftocairo,
     "poppler-pdfunite": pdfunite,
+    "qpdf-encrypted-form": qpdf("--encrypt", "", "owner", "256", "--", of=reportlab_form),
     "qpdf-linearized": qpdf("--linearize"),
     "qpdf-object-streams": qpdf("--object-streams=generate"),
     "qpdf-qdf": qpdf("--qdf", "--object-streams=disable"),

@@ -64,7 +64,7 @@ def document(tmp_path: Path) -> Path:
     "name",
     [
         *("hybrid-xref", "libreoffice", "owner-password-aes256", "owner-password-rc4", "poppler-pdfunite"),
-        *("qpdf-object-streams", "reportlab-form", "signed-before", "typst-pdfa"),
+        *("qpdf-encrypted-form", "qpdf-object-streams", "reportlab-form", "signed-before", "typst-pdfa"),
     ],
 )
 async def test_the_whole_way_through_children(

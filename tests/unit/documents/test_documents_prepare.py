@@ -3,16 +3,17 @@
 from datetime import UTC, datetime
 from hashlib import sha256
 from io import BytesIO
+from pathlib import Path
 
+import pikepdf
 import pytest
 from pyhanko.pdf_utils.reader import PdfFileReader
 from pyhanko.sign.fields import enumerate_sig_fields
 
 from documents.model import PAdESOptions
-from documents.pades.prepare import PreparedState, prepare
-from documents.pades.source import inspect
+from documents.pades.prepare import PreparedState, inspect, prepare
 from domain.errors import DocumentTooLarge, MalformedRequest, UnsupportedDocument
-from tests.testkit.documents import SAMPLES, options, plain_pdf
+from tests.testkit.documents import SAMPLES, good_samples, options, plain_pdf
 
 REASONS = {
     "certified-no-changes": "certified or locked",
@@ -71,11 +72,48 @@ def test_signature_dictionary_says_what_was_asked() -> None:
     assert dictionary["/M"].startswith("D:20260304050607")
 
 
-def test_a_taken_field_name_is_passed_over() -> None:
-    document = BytesIO((SAMPLES / "good" / "reportlab-form.pdf").read_bytes())
+@pytest.mark.parametrize("sample", ["reportlab-form", "qpdf-encrypted-form"])
+def test_a_taken_field_name_is_passed_over(sample: str) -> None:
+    document = BytesIO((SAMPLES / "good" / f"{sample}.pdf").read_bytes())
+    prepare(document, options())
+    reader = PdfFileReader(document)
+    if reader.encrypted:
+        reader.decrypt("")
+    ((name, _, _),) = enumerate_sig_fields(reader, filled_status=True)
+    assert name == "Rubrica2"
+    names = [field.get_object()["/T"] for field in reader.root["/AcroForm"]["/Fields"]]
+    assert names == ["Rubrica1", "acepta", "Rubrica2"]
+
+
+def test_a_taken_field_name_may_be_an_object_of_its_own() -> None:
+    document = BytesIO()
+    with pikepdf.open(SAMPLES / "good" / "reportlab-form.pdf") as form:
+        field = form.Root.AcroForm.Fields[0]
+        field.T = form.make_indirect(pikepdf.String(str(field.T)))
+        form.save(document)
     prepare(document, options())
     ((name, _, _),) = enumerate_sig_fields(PdfFileReader(document), filled_status=True)
     assert name == "Rubrica2"
+
+
+@pytest.mark.parametrize("sample", good_samples(), ids=lambda path: path.stem)
+def test_an_inspection_is_a_preparation_that_leaves_nothing(sample: Path) -> None:
+    with sample.open("rb") as document:
+        assert inspect(document).size_bytes == sample.stat().st_size
+        assert not document.closed
+
+
+def test_what_cannot_be_prepared_is_refused_at_inspection() -> None:
+    """Whatever prepare meets only as it writes: here, a page whose annotations are no list."""
+    document = BytesIO()
+    with pikepdf.open(BytesIO(plain_pdf())) as broken:
+        broken.pages[0].obj.Annots = 7
+        broken.save(document)
+    original = document.getvalue()
+    for act in (inspect, lambda document: prepare(document, options())):
+        with pytest.raises(UnsupportedDocument, match="broken"):
+            act(document)
+        assert document.getvalue() == original
 
 
 def test_the_same_input_gives_the_same_digest_but_for_the_time() -> None:
