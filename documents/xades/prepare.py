@@ -60,13 +60,13 @@ class PreparedState:
 
 
 def inspect(document: BinaryIO, options: XAdESOptions, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Inspection:
-    """Check that ``document`` can be signed so; nothing is written.
+    """Say what ``document`` is, and whether ``prepare`` would take it.
 
     Raises:
-        UnsupportedDocument: It cannot; the detail says why.
-        DocumentTooLarge: It is over a limit.
+        UnsupportedDocument: It cannot be signed so; the detail says why.
+        DocumentTooLarge: It, or what a signature puts around it, is over a limit.
     """
-    parsed = _checked(document, options, limit_bytes)
+    _, parsed = _prepared(document, options, limit_bytes)
     size = source.check_size(document, limit_bytes)
     return Inspection(pages=0, signatures=parsed.signatures if parsed else 0, encrypted=False, size_bytes=size)
 
@@ -84,6 +84,11 @@ def prepare(document: BinaryIO, options: XAdESOptions, limit_bytes: int = DEFAUL
 
     Source: XML Signature 1.1 §4.4.3.2 and §4.5, EN 319 132-1 §4.
     """
+    prepared, _ = _prepared(document, options, limit_bytes)
+    return prepared
+
+
+def _prepared(document: BinaryIO, options: XAdESOptions, limit_bytes: int) -> tuple[Prepared, Source | None]:
     parsed = _checked(document, options, limit_bytes)
     content_sha256 = hash_octets(document)
     signature_id = _free_id(parsed, content_sha256)
@@ -96,7 +101,7 @@ def prepare(document: BinaryIO, options: XAdESOptions, limit_bytes: int = DEFAUL
         sha256=content_sha256.hex(),
     )
     fields = {"mime_type": options.mime_type, "signature_id": signature_id}
-    return Prepared(reference.digest, state.to_bytes(), (reference,), fields)
+    return Prepared(reference.digest, state.to_bytes(), (reference,), fields), parsed
 
 
 def reference_of(document: BinaryIO, parsed: Source | None, options: XAdESOptions, signature_id: str) -> Reference:
