@@ -23,6 +23,7 @@ STATUS_OF: Mapping[int, grpc.StatusCode] = {
     HTTPStatus.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
     HTTPStatus.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     HTTPStatus.METHOD_NOT_ALLOWED: grpc.StatusCode.UNIMPLEMENTED,
+    HTTPStatus.METHOD_NOT_ALLOWED: grpc.StatusCode.UNIMPLEMENTED,
     HTTPStatus.CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,
     HTTPStatus.GONE: grpc.StatusCode.FAILED_PRECONDITION,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
@@ -112,10 +113,9 @@ def _answering(handler: Handler, parse: Callable[[Any], Any], method: str) -> Ha
 
 def _streaming(handler: Handler, read: Callable[[bytes], Any], method: str) -> Handler:
     async def guarded(request: bytes, context: "grpc.aio.ServicerContext") -> AsyncIterator[Any]:
-        async with errors_told(context, method):
-            async with aclosing(handler(_parsed(read, request), context)) as answers:
-                async for answer in answers:
-                    yield answer
+        async with errors_told(context, method), aclosing(handler(_parsed(read, request), context)) as answers:
+            async for answer in answers:
+                yield answer
 
     return guarded
 
