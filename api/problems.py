@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from domain.errors import DependencyUnavailable, MalformedRequest, RubricaError
+from domain.errors import DependencyUnavailable, MalformedRequest, MethodNotAllowed, NotFound, RubricaError
 from domain.ids import new_id
 
 MEDIA_TYPE = "application/problem+json"
@@ -27,6 +27,7 @@ STATUSES: Mapping[str, int] = {
     "document_too_large": 413,
     "algorithm_not_allowed": 422,
     "not_found": 404,
+    "method_not_allowed": 405,
     "caller_refused": 401,
     "not_permitted": 403,
     "rate_limited": 429,
@@ -47,6 +48,7 @@ STATUSES: Mapping[str, int] = {
     "already_registered": 409,
     "dependency_unavailable": 503,
     "hsm_unavailable": 503,
+    "row_edited": 503,
     "busy": 503,
     "ca_unavailable": 503,
     "tsa_unavailable": 503,
@@ -54,6 +56,11 @@ STATUSES: Mapping[str, int] = {
     "internal": 500,
 }
 """Every stable code, and the status (RFC 9110) that carries it."""
+
+_CODES: Mapping[int, str] = {
+    STATUSES[kind.code]: kind.code
+    for kind in (NotFound, MethodNotAllowed)  # what the framework itself refuses
+}
 
 _TITLES: Mapping[str, str] = {
     "malformed_request": "The request is not understood",
@@ -131,7 +138,7 @@ def install(app: FastAPI) -> None:
     async def on_http_exception(_request: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, HTTPException):
             raise error
-        code = "not_found" if error.status_code == HTTPStatus.NOT_FOUND else "malformed_request"
+        code = _CODES.get(error.status_code, MalformedRequest.code)
         detail = HTTPStatus(error.status_code).phrase.lower()
         return _answer(code, error.status_code, detail, new_id(), dict(error.headers or {}))
 

@@ -57,6 +57,12 @@ class NotFound(RequestError):
     code = "not_found"
 
 
+class MethodNotAllowed(RequestError):
+    """This address knows other methods only."""
+
+    code = "method_not_allowed"
+
+
 # --- who asks
 
 

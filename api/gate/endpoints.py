@@ -1,6 +1,10 @@
 """Endpoints of the gate. Each relays one sealed message and keeps nothing: the core decides everything.
 
-``Idempotency-Key`` is accepted and not needed: the same envelope sent again gets the core's stored answer.
+``Idempotency-Key`` is accepted and not needed, for the core makes every call safe to repeat. A sealed call has its key
+in itself: the envelope is sealed anew for each attempt, and the same one gets the core's stored answer. What is asked
+for twice without an envelope, a challenge or a description, spends nothing. A message is sent again at most twice for
+each challenge, a minute apart, so a repeated ``resend`` within that minute does nothing. To keep keys here would need a
+memory, and the gate has none.
 """
 
 from dataclasses import dataclass
@@ -41,7 +45,16 @@ def relays(request: Request) -> Relays:
     return found
 
 
-def _accepted(_idempotency_key: Annotated[str, Header(alias="Idempotency-Key", max_length=255)] = "") -> None:
+def _accepted(
+    _idempotency_key: Annotated[
+        str,
+        Header(
+            alias="Idempotency-Key",
+            max_length=255,
+            description="Accepted and not needed: every call here may be repeated as it is.",
+        ),
+    ] = "",
+) -> None:
     """Declared, so that clients may send it everywhere."""
 
 
@@ -74,7 +87,7 @@ async def begin(request_id: RequestId, body: BeginBody, relaying: Relaying) -> O
 
 @router.post("/challenges/{challenge_id}/resend", status_code=202, responses=_FACTORS)
 async def resend(challenge_id: ChallengeId, relaying: Relaying) -> Done:
-    """Send the same message again."""
+    """Send the same message again: at most twice for each challenge, a minute apart; sooner, nothing is sent."""
     await relaying.authorisation.resend(challenge_id)
     return Done()
 

@@ -23,7 +23,6 @@ STATUS_OF: Mapping[int, grpc.StatusCode] = {
     HTTPStatus.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
     HTTPStatus.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     HTTPStatus.METHOD_NOT_ALLOWED: grpc.StatusCode.UNIMPLEMENTED,
-    HTTPStatus.METHOD_NOT_ALLOWED: grpc.StatusCode.UNIMPLEMENTED,
     HTTPStatus.CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,
     HTTPStatus.GONE: grpc.StatusCode.FAILED_PRECONDITION,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,

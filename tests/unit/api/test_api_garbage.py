@@ -65,13 +65,14 @@ async def test_garbage_gets_a_problem_and_never_a_fault(tmp_path: Path) -> None:
 async def test_addresses_that_are_none(tmp_path: Path) -> None:
     async with an_edge(tmp_path) as edge:
         for client in (edge.browser(), edge.gate()):
-            for method, path, status in (
-                ("GET", "/x", 404),
-                ("PATCH", "/healthz", 405),
-                ("GET", "/v1/transactions/", 404),
+            for method, path, status, code in (
+                ("GET", "/x", 404, "not_found"),
+                ("PATCH", "/healthz", 405, "method_not_allowed"),
+                ("GET", "/v1/transactions/", 404, "not_found"),
             ):
                 answer = await client.request(method, path)
-                assert answer.status_code == status
+                assert (answer.status_code, answer.json()["code"]) == (status, code)
+                assert ("allow" in answer.headers) == (status == 405)
                 assert answer.headers["content-type"] == "application/problem+json"
 
 

@@ -87,6 +87,23 @@ async def test_a_lost_answer_is_given_again_for_the_same_envelope(tmp_path: Path
         await at_the_gate(edge, lambda gate: gate.resend(pending))
 
 
+async def test_a_message_is_asked_for_twice_alike_and_the_document_says_what_repeating_does(tmp_path: Path) -> None:
+    async with an_edge(tmp_path) as edge:
+        request_id = await staged(edge)
+        pending = await at_the_gate(edge, lambda gate: gate.begin(gate.describe(request_id), NIF, PASSWORD))
+        # The core's own bound (tests/unit/signer/test_repeats.py) is what makes the second one do nothing.
+        for headers in ({"Idempotency-Key": "k" * 32}, {"Idempotency-Key": "k" * 32}, {}):
+            answer = await edge.gate().post(f"/v1/challenges/{pending.challenge_id}/resend", headers=headers)
+            assert (answer.status_code, answer.json()) == (202, {"status": "ok"})
+        paths = edge.gate_app.openapi()["paths"]
+        for path, operations in paths.items():
+            if path.startswith("/v1/"):
+                (operation,) = operations.values()
+                (key,) = [each for each in operation["parameters"] if each["name"] == "Idempotency-Key"]
+                assert "not needed" in key["description"], path
+        assert "a minute apart" in paths["/v1/challenges/{challenge_id}/resend"]["post"]["description"]
+
+
 async def test_activation_and_change_of_password(tmp_path: Path) -> None:
     async with an_edge(tmp_path) as edge:
 

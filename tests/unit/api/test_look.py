@@ -74,8 +74,14 @@ def test_every_code_has_a_sentence_that_says_what_to_do():
     without = {code for code in STATUSES if sentence(code, str) == other}
 
     # What only agencies are told.
-    developers = {"algorithm_not_allowed", "caller_refused", "not_permitted", "idempotency_conflict"}
-    assert without == developers | {"already_registered", "log_unavailable", "internal"}
+    developers = {
+        "algorithm_not_allowed",
+        "caller_refused",
+        "method_not_allowed",
+        "not_permitted",
+        "idempotency_conflict",
+    }
+    assert without == developers | {"already_registered", "log_unavailable", "row_edited", "internal"}
 
 
 @pytest.mark.parametrize(
