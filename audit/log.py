@@ -32,15 +32,30 @@ log_pending = sa.Table(
     sa.Index("log_pending_time", "time"),
     sqlite_autoincrement=True,
 )
-for _operation in ("UPDATE", "DELETE"):
-    sa.event.listen(
-        log_pending,
-        "after_create",
-        sa.DDL(  # type: ignore[no-untyped-call]
+_REFUSE = {
+    "sqlite": "BEGIN SELECT RAISE(ABORT, 'the log only grows'); END",
+    "postgresql": "FOR EACH STATEMENT EXECUTE FUNCTION log_only_grows()",
+}
+_FUNCTION = """
+CREATE OR REPLACE FUNCTION log_only_grows() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'the log only grows'; END $$
+"""
+
+
+def _only_grows(dialect: str, statement: str) -> None:
+    """Run with the table's making. Its owner can take a trigger away: this stops mistakes, not administrators."""
+    ddl = sa.DDL(statement)  # type: ignore[no-untyped-call]
+    sa.event.listen(log_pending, "after_create", ddl.execute_if(dialect=dialect))
+
+
+_only_grows("postgresql", _FUNCTION)
+for _dialect, _operations in (("sqlite", ("UPDATE", "DELETE")), ("postgresql", ("UPDATE", "DELETE", "TRUNCATE"))):
+    for _operation in _operations:
+        _only_grows(
+            _dialect,
             f"CREATE TRIGGER log_pending_no_{_operation.lower()} BEFORE {_operation} ON log_pending "
-            "BEGIN SELECT RAISE(ABORT, 'the log only grows'); END"
-        ).execute_if(dialect="sqlite"),
-    )
+            f"{_REFUSE[_dialect]}",
+        )
 
 
 class EventTag(StrEnum):

@@ -11,11 +11,12 @@ from domain.errors import MalformedRequest
 from domain.items import Item
 from signer.activation import Activation
 from signer.approvals import Approvals, ItemState
+from signer.closing import Signed
 from signer.messages import item_message, item_of
 from signer.proto import signer_pb2, signer_pb2_grpc
 from signer.requests import Requests
 from signer.revocation import Revocation
-from signer.signing import Signed, Signing
+from signer.signing import Signing
 
 
 class SignatureActivationServicer(signer_pb2_grpc.SignatureActivationServicer):

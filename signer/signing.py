@@ -33,6 +33,7 @@ from domain.ids import EventId
 from hsm.errors import HSMBusy, HSMError
 from hsm.vault import Priority, Vault
 from signer.approvals import Approval, Approvals, ApprovalState, Authorisation, ItemState, Parking, approval_binding
+from signer.closing import Closing, Signed, signed_item
 from signer.credentials import Credential, Credentials, CredentialState
 from signer.epochs import Epochs
 from signer.refusals import Refusals
@@ -42,29 +43,6 @@ from signer.tokens import Tokens
 
 BATCH_FROM_ITEMS = 5
 """A request for more signatures than this at once waits behind people who sign one document."""
-
-
-@dataclass(frozen=True, slots=True)
-class SignedItem:
-    """One item's outcome."""
-
-    item: int
-    state: str
-    """SIGNED, or SKIPPED for a certificate that was not needed."""
-    to_be_signed: bytes
-    signature: bytes
-    chain: tuple[bytes, ...]
-    signed_properties: bytes = b""
-    """XAdES: what ``to_be_signed`` refers to besides the document."""
-
-
-@dataclass(frozen=True, slots=True)
-class Signed:
-    """The items asked for; with the last one result token and receipt."""
-
-    items: tuple[SignedItem, ...]
-    result_token: str
-    receipt: str
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -131,7 +109,7 @@ class Signing:
         self._anchors = anchors
         self._refusals = refusals
         self._parking = Parking(vault)
-        self._tokens = Tokens(vault, clock)
+        self._closing = Closing(engine, approvals, Tokens(vault, clock))
         self._locks = NamedLocks()
 
     async def sign(self, sad: bytes, numbers: Sequence[int]) -> Signed:
@@ -481,39 +459,10 @@ class Signing:
         if credential is None or credential.certificate is None:
             raise await self._refusals.refuse(SADInvalid, approval)
         chain = (credential.certificate, *credential.chain)
-        items = tuple(_signed_item(rows[number], chain) for number in numbers)
+        items = tuple(signed_item(rows[number], chain) for number in numbers)
         if all(row.state in (ItemState.CONSUMED, ItemState.SKIPPED) for row in rows.values()):
-            approval = await self._finish(approval, staged, list(rows.values()), credential)
+            approval = await self._closing.finish(approval, staged, list(rows.values()), credential)
         return Signed(items, approval.result_token or "", approval.receipt or "")
-
-    async def _finish(
-        self, approval: Approval, staged: StagedRequest, rows: Sequence[Authorisation], credential: Credential
-    ) -> Approval:
-        """The last item is done: erase the capsule, keep result token and receipt for every later answer."""
-        if approval.receipt is not None:
-            return approval
-        result_token = await self._tokens.result(staged, approval, rows, credential)
-        receipt = await self._tokens.receipt(staged, approval, rows, credential)
-        async with self._engine.begin() as connection:
-            await self._approvals.update(
-                connection,
-                approval,
-                approval.state,
-                state=ApprovalState.SPENT.value,
-                parked=None,
-                result_token=result_token,
-                receipt=receipt,
-            )
-            finished = await self._approvals.by_cid(connection, approval.cid)
-        return finished or approval
-
-
-def _signed_item(row: Authorisation, chain: tuple[bytes, ...]) -> SignedItem:
-    if row.state is ItemState.SKIPPED:
-        return SignedItem(row.item, "SKIPPED", b"", b"", chain)
-    return SignedItem(
-        row.item, "SIGNED", row.to_be_signed or b"", row.signature or b"", chain, row.signed_properties or b""
-    )
 
 
 def _taken_over() -> Busy:

@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import cbor2
 import sqlalchemy as sa
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from audit.log import log_pending
 from authn.challenge import Challenge
@@ -28,13 +29,14 @@ from domain import canonical
 from domain.algorithms import KeyType
 from domain.clock import Clock, SystemClock
 from domain.digests import Digest
+from domain.ids import ClientId
 from domain.items import Item, Purpose, certificate_item
 from hsm.vault import Vault
 from rubrica.core import Core, CoreOutside, wire
 from rubrica.database import make_engine
 from rubrica.settings.core import CoreSettings
 from signer.requests import StagedRequest
-from signer.signing import Signed
+from signer.closing import Signed
 from tests.testkit.officers import enter
 from tests.testkit.pki import InMemoryPKI
 from tests.testkit.vault import FakeVault
@@ -103,6 +105,19 @@ class Browser:
         plaintext = canonical.encode(secret, companion or self.cs)
         sealed = SUITE.encrypt(plaintext, key, context.info(challenge.sap_id, challenge.nonce))
         return Envelope(challenge.sap_id, challenge.nonce, sealed[:65], sealed[65:])
+
+
+class Meanwhile(FakeVault):
+    """Once ``meanwhile`` is set, it happens after the key was used and before the signature is released."""
+
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def sign(self, wrapped: bytes, spki: bytes, digests: Sequence[bytes], **options: Any) -> list[bytes]:
+        signatures = await super().sign(wrapped, spki, digests, **options)
+        happening, self.meanwhile = self.meanwhile, None
+        if happening is not None:
+            await happening()
+        return signatures
 
 
 @dataclass
@@ -209,6 +224,22 @@ class Played:
             "client_nonce": "n-1",
         }
         return await self.core.activation.stage(**{**arguments, **changes})  # type: ignore[arg-type]
+
+    async def grant(self, transaction_id: str) -> str:
+        """What the edge is given for a transaction of an agency, which may name citizens."""
+        agency = ClientId("agency")
+        async with self.core.engine.begin() as connection:
+            if await self.core.callers.find(connection, agency) is None:
+                key = ec.generate_private_key(ec.SECP256R1()).public_key()
+                await self.core.callers.register(
+                    connection,
+                    client_id=agency,
+                    name="Ayuntamiento",
+                    public_key=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+                    rights=["sign", "name_citizen"],
+                    return_urls=["https://agency.example/back"],
+                )
+            return await self.core.callers.grant(connection, agency, transaction_id, secrets.token_bytes)
 
     async def password_envelope(self, staged: StagedRequest, *, password: str = PASSWORD, nif: str = NIF) -> Envelope:
         context = EnvelopeContext(

@@ -1,13 +1,11 @@
 """Losing an answer and asking again gives the same answer, and never a second SMS, certificate or signature."""
 
 import asyncio
-import secrets
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import padding
 
 from domain.algorithms import KeyType
 from domain.errors import Busy, FactorMismatch, IdempotencyConflict, IssuerUnavailable, StateConflict
@@ -152,7 +150,7 @@ async def test_a_resend_sends_nothing_where_nothing_was_sent(tmp_path):
 
 
 async def test_one_grant_is_good_for_one_approval(played):
-    grant = await a_grant(played, "T-1")
+    grant = await played.grant("T-1")
     first, second = await played.stage(grant=grant), await played.stage(2, grant=grant)
     begun = await played.begin(second)
     await played.complete(first, await played.begin(first))
@@ -160,24 +158,8 @@ async def test_one_grant_is_good_for_one_approval(played):
         await played.complete(second, begun)
     with pytest.raises(StateConflict, match="approved before"):
         await played.begin(await played.stage(grant=grant))
-    other = await played.stage(grant=await a_grant(played, "T-2"))
+    other = await played.stage(grant=await played.grant("T-2"))
     await played.complete(other, await played.begin(other))
-
-
-async def a_grant(played, transaction):
-    """What the edge is given for an agency's transaction."""
-    async with played.core.engine.begin() as connection:
-        if await played.core.callers.find(connection, "agency") is None:
-            key = ec.generate_private_key(ec.SECP256R1()).public_key()
-            await played.core.callers.register(
-                connection,
-                client_id="agency",
-                name="Ayuntamiento",
-                public_key=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
-                rights=["sign", "name_citizen"],
-                return_urls=["https://agency.example/back"],
-            )
-        return await played.core.callers.grant(connection, "agency", transaction, secrets.token_bytes)
 
 
 async def test_a_full_queue_costs_no_attempt(tmp_path):
