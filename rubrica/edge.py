@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def run(settings_path: Path | None) -> None:
         ValueError: The sealing key or a trust anchor is not what it should be.
         OSError: A file or address cannot be used.
     """
+    os.umask(0o077)
     settings = EdgeSettings.load(settings_path)
     configure_logs(settings.log_level)
     asyncio.run(_serve(settings))

@@ -1,6 +1,7 @@
 """Composition root of the gate: two clients of the core behind an HTTP face."""
 
 import asyncio
+import os
 from pathlib import Path
 
 from api.gate.app import create_app
@@ -21,6 +22,7 @@ def run(settings_path: Path | None) -> None:
         ValueError: The token key is not what it should be.
         OSError: The address or a file cannot be used.
     """
+    os.umask(0o077)
     settings = GateSettings.load(settings_path)
     configure_logs(settings.log_level)
     token_key = token_key_jwk(settings.token_key_file.read_bytes()) if settings.token_key_file else None

@@ -1,6 +1,7 @@
 """The development inbox's process: a file and a page."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import structlog
@@ -23,6 +24,7 @@ def run(settings_path: Path | None) -> None:
         ValueError: The file holds something else than messages.
         OSError: The address or the file cannot be used.
     """
+    os.umask(0o077)
     settings = InboxSettings.load(settings_path)
     configure_logs(settings.log_level)
     store = InboxStore(settings.file, SystemClock())

@@ -352,6 +352,8 @@ def keep_loopback_direct() -> None:
 def main() -> int:
     """Keep the service running until Ctrl-C; 1 if it cannot start or runs already."""
     keep_loopback_direct()
+    # State is nobody else's: databases, settings, logs with addresses, tokens.
+    os.umask(0o077)
     console = Console(highlight=False, soft_wrap=True)
     notices = Console(highlight=False, soft_wrap=True, stderr=True)
 

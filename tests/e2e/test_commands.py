@@ -95,7 +95,7 @@ def test_beside_a_running_service_the_demo_uses_it(service, tmp_path):
         (("--sign", "."), "is a folder"),
         (("--sign", "empty.pdf"), "is empty"),
         (("--level", "B-X"), "the level must be one of B-B, B-T, B-LT, B-LTA, not 'B-X'"),
-        (("--format", "cades"), "the format must be pades, not 'cades'"),
+        (("--format", "cades"), "the format must be pades or xades, not 'cades'"),
         (("--algorithm", "PS256"), "the algorithm must be one of ES256, RS256, not 'PS256'"),
         (("--out", "."), "is a folder"),
         (("--sign", "good.pdf", "--out", "good.pdf"), "must not replace"),
@@ -135,6 +135,15 @@ def test_a_second_up_says_that_one_is_running(service):
     assert done.returncode == 1
     assert f"it is running already, as process {service.process.pid}" in done.stderr
     assert service.running.edge in done.stdout
+
+
+def test_the_state_is_nobody_elses(service):
+    found = [path for path in (service.folder / "state").rglob("*") if not path.is_symlink()]
+
+    assert {"edge.sqlite", "edge.log", "edge.toml", "tokens"} <= {path.name for path in found}
+    # A public key may be read by all; the folder around it may not.
+    open_to_others = [path for path in found if path.name != "tok.pem" and path.stat().st_mode & 0o077]
+    assert open_to_others == []
 
 
 def test_from_nothing_with_every_remembered_port_taken_and_nothing_left_behind(tmp_path):
