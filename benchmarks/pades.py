@@ -24,12 +24,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from documents.child import DocumentWorker  # noqa: E402 - the project's root is not a package
-from documents.model import Level  # noqa: E402
-from documents.pades.finish import finish  # noqa: E402
-from documents.pades.prepare import prepare  # noqa: E402
-from domain.clock import SystemClock  # noqa: E402
-from tests.testkit.documents import fetch_of, options, refuse_to_fetch, sign_parts  # noqa: E402
-from tests.testkit.pki import Certified, InMemoryPKI  # noqa: E402
+from documents.model import Level  # noqa: E402 - as above
+from documents.pades.finish import finish  # noqa: E402 - as above
+from documents.pades.prepare import prepare  # noqa: E402 - as above
+from domain.clock import SystemClock  # noqa: E402 - as above
+from tests.testkit.documents import fetch_of, options, refuse_to_fetch, sign_parts  # noqa: E402 - as above
+from tests.testkit.pki import Certified, InMemoryPKI  # noqa: E402 - as above
 
 Row = dict[str, Any]
 RESERVED = 2 * 16 * 1024
@@ -177,12 +177,12 @@ async def through_children(pki: InMemoryPKI, citizen: Certified, folder: Path) -
             "PAdES-B-B, 20 KB PDF, through two limited children", 1e3 * statistics.median(times), "ms", "", None
         )
 
-        with PeakOfChildren(worker._process.pid) as base:  # noqa: SLF001
+        with PeakOfChildren(worker._process.pid) as base:  # noqa: SLF001 - its children are what is measured
             await worker.inspect(source)
         with source.open("wb") as file:
             file.write(pdf_of(10, 10_000_000))
         begun = time.perf_counter()
-        with PeakOfChildren(worker._process.pid) as peak:  # noqa: SLF001
+        with PeakOfChildren(worker._process.pid) as peak:  # noqa: SLF001 - its children are what is measured
             await once(worker, Level.B_LTA)
         spent = time.perf_counter() - begun
         peer = peak_of_pyhanko(source)

@@ -52,7 +52,7 @@ def list_(
     since: Since = "",
     until: Until = "",
     type_: Type = [],  # noqa: B006 -- typer's own form
-    result: Outcome = [],  # noqa: B006
+    result: Outcome = [],  # noqa: B006 -- typer's own form
     after: Annotated[int, typer.Option(min=0, help="Only entries behind this position.")] = 0,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     form: Annotated[Form, typer.Option("--format")] = Form.TEXT,
@@ -107,7 +107,7 @@ def export(
     since: Since = "",
     until: Until = "",
     type_: Type = [],  # noqa: B006 -- typer's own form
-    result: Outcome = [],  # noqa: B006
+    result: Outcome = [],  # noqa: B006 -- typer's own form
     socket: Socket = None,
 ) -> None:
     """Write the leaves as they are, with JSON, CSV and counts: all of it or nothing."""

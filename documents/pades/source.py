@@ -139,7 +139,7 @@ def _number_behind_all_objects(writer: IncrementalPdfFileWriter) -> None:
         sections = [data] if data.hybrid is None else [data, data.hybrid.xref_data]
         for section in sections:
             numbers.update(number for number, _ in section.explicit_refs_in_revision)
-    writer._lastobj_id = max(numbers)  # noqa: SLF001
+    writer._lastobj_id = max(numbers)  # noqa: SLF001 - there is no other way to say it
 
 
 def _unlock(writer: IncrementalPdfFileWriter) -> None:

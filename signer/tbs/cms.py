@@ -23,7 +23,7 @@ class _CommitmentTypes(core.SetOf):  # type: ignore[misc]
 
 
 class _CommitmentAttribute(core.Sequence):  # type: ignore[misc]
-    _fields = [("type", core.ObjectIdentifier), ("values", _CommitmentTypes)]  # noqa: RUF012
+    _fields = [("type", core.ObjectIdentifier), ("values", _CommitmentTypes)]  # noqa: RUF012 - asn1crypto's own form
 
 
 def signed_attributes(digest: Digest, certificate: bytes, fields: dict[str, str]) -> bytes:

@@ -67,7 +67,7 @@ class Containers:
             text = text.replace(place, str(places[place]))
         for name, url in self.databases.items():
             text = text.replace(f"postgresql+asyncpg://{name}@postgres-{name}/{name}", url)
-        text = re.sub(r"//(pki|inbox):", "//127.0.0.1:", text.replace("0.0.0.0", "127.0.0.1"))  # noqa: S104
+        text = re.sub(r"//(pki|inbox):", "//127.0.0.1:", text.replace("0.0.0.0", "127.0.0.1"))  # noqa: S104 - it is replaced
         for name, port in PORTS.items():
             text = re.sub(rf"\b{port}\b", str(self.ports[name]), text)
         return text

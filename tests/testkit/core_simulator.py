@@ -175,7 +175,7 @@ class CoreSimulator:
 
     # --- activation
 
-    def Stage(self, request: Any) -> Any:  # noqa: N802
+    def Stage(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         client_id = self.grants.get(request.grant, "") if request.grant else ""
         if request.grant and not client_id:
             raise CallerRefused("no such grant")
@@ -200,11 +200,11 @@ class CoreSimulator:
             request_id = known[1]
         return signer_pb2.StageAnswer(request_id=request_id, expires=self.staged[request_id].expires)
 
-    def RequestState(self, request: Any) -> Any:  # noqa: N802
+    def RequestState(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         staged = self._staged(request.request_id)
         return signer_pb2.RequestStateAnswer(state=staged.state)
 
-    def Redeem(self, request: Any) -> Any:  # noqa: N802
+    def Redeem(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         staged = self._staged(request.request_id)
         if not staged.code or request.code != staged.code:
             raise ActivationError("refused")
@@ -217,7 +217,7 @@ class CoreSimulator:
         staged.sad = kdf(Label.SAD, request.r, request.code)
         return signer_pb2.RedeemAnswer(sad=staged.sad, expires=self.now() + self.sad_seconds)
 
-    def Sign(self, request: Any) -> Any:  # noqa: N802
+    def Sign(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         staged = next((each for each in self.staged.values() if each.sad and each.sad == request.sad), None)
         if staged is None or staged.sad_dead:
             raise ActivationError("refused")
@@ -260,7 +260,7 @@ class CoreSimulator:
 
     # --- authorisation
 
-    def Describe(self, request: Any) -> Any:  # noqa: N802
+    def Describe(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         staged = self._staged(request.request_id)
         if staged.expires <= self.now():
             raise RequestExpired("over")
@@ -272,7 +272,7 @@ class CoreSimulator:
             citizen_named=bool(staged.citizen_nif),
         )
 
-    def Begin(self, request: Any) -> Any:  # noqa: N802
+    def Begin(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         staged = self._staged(request.request_id)
         nif = "".join(character for character in request.nif.upper() if character.isalnum())
         context = EnvelopeContext(
@@ -289,12 +289,12 @@ class CoreSimulator:
 
         return self._opened(request.envelope, context, begin)
 
-    def Resend(self, request: Any) -> Any:  # noqa: N802
+    def Resend(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         if request.challenge_id not in self.pending:
             raise FactorMismatch("not accepted")
         return signer_pb2.ResendAnswer()
 
-    def Complete(self, request: Any) -> Any:  # noqa: N802
+    def Complete(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         pending = self._pending(request.challenge_id, "sign")
         staged = self.staged[pending.request_id]
         context = EnvelopeContext(
@@ -316,7 +316,7 @@ class CoreSimulator:
 
     # --- factors
 
-    def Challenge(self, _request: Any) -> Any:  # noqa: N802
+    def Challenge(self, _request: Any) -> Any:  # noqa: N802 - the proto's name
         nonce = secrets.token_bytes(16)
         self._nonces.add(nonce)
         key = base64.urlsafe_b64encode(self.sap_point).rstrip(b"=").decode()
@@ -329,23 +329,23 @@ class CoreSimulator:
             statement=self.token("sap+jwt", claims),
         )
 
-    def ActivationBegin(self, request: Any) -> Any:  # noqa: N802
+    def ActivationBegin(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         right = request.nif.upper() == NIF and request.email == EMAIL
         return self._factor_begin(request, "activation", right, ACTIVATION_CODE.encode())
 
-    def ActivationComplete(self, request: Any) -> Any:  # noqa: N802
+    def ActivationComplete(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         return self._factor_complete(request, "activation")
 
-    def ActivationSetPassword(self, request: Any) -> Any:  # noqa: N802
+    def ActivationSetPassword(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         return self._factor_set(request, "activation")
 
-    def PasswordChangeBegin(self, request: Any) -> Any:  # noqa: N802
+    def PasswordChangeBegin(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         return self._factor_begin(request, "password-change", request.nif.upper() == NIF, self.password.encode())
 
-    def PasswordChangeComplete(self, request: Any) -> Any:  # noqa: N802
+    def PasswordChangeComplete(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         return self._factor_complete(request, "password-change")
 
-    def PasswordChangeSet(self, request: Any) -> Any:  # noqa: N802
+    def PasswordChangeSet(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         return self._factor_set(request, "password-change")
 
     def _factor_begin(self, request: Any, kind: str, right: bool, wanted: bytes) -> Any:

@@ -96,3 +96,12 @@ def test_make_help_lists_every_target_that_people_call() -> None:
 
     listed = set(re.findall(r"^  ([a-z]+)", done.stdout, re.MULTILINE))
     assert {"help", "demo", "up", "test", "check", "bench", "drill", "docs", "clean", "requirements", "proto"} <= listed
+
+
+def test_each_exception_from_a_rule_says_why() -> None:
+    paths = [path for name in (*PACKAGES, "client", "scripts") for path in (ROOT / name).rglob("*.py")]
+    lines = [(path, line) for path in paths if "_pb2" not in path.name for line in path.read_text().splitlines()]
+    marked = [(path, line) for path, line in lines if re.search(r"[#] *noqa", line)]
+
+    assert len(marked) > 50
+    assert [each for each in marked if not re.search(r"[#] noqa: [A-Z0-9, ]+ --? \S", each[1])] == []
