@@ -329,7 +329,7 @@ async def test_a_file_opened_for_reading_stays_as_it_is(hostile: DocumentWorker,
 
 
 async def test_a_full_queue_is_busy(document: Path) -> None:
-    limits = WorkerLimits(places=1, queue=1, wall_seconds=1.5)
+    limits = WorkerLimits(places=1, queue=1, wall_seconds=0.5)
     async with DocumentWorker(SystemClock(), limits, jobs="tests.testkit.hostile_jobs") as worker:
         jobs = [asyncio.create_task(misbehave(worker, document, "sleep")) for _ in range(4)]
         outcomes = await asyncio.gather(*jobs, return_exceptions=True)

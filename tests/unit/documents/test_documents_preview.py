@@ -6,6 +6,7 @@ from pathlib import Path
 import pikepdf
 import pypdfium2
 import pytest
+import pytest_asyncio
 from PIL import Image
 
 from documents.child import DocumentWorker
@@ -19,7 +20,10 @@ PLAIN = SAMPLES / "good" / "libreoffice.pdf"
 FORM = SAMPLES / "good" / "reportlab-form.pdf"
 
 
-@pytest.fixture
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def worker():
     async with DocumentWorker(SystemClock()) as running:
         yield running
