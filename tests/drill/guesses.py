@@ -70,6 +70,7 @@ async def site(folder: Path, *, cores: int = 1) -> AsyncIterator[Site]:
                         sending=number == 1,
                         instance=f"core-{number}",
                         argon2_queue_limit=10_000,
+                        pki=played[0].pki if played else None,
                     )
                 )
                 played.append(core)

@@ -168,6 +168,7 @@ def core_process(folder: Path, **settings: object) -> Iterator[CoreProcess]:
             "edge_addresses": [EDGE],
             "client_audience": EDGE,
             "sms_url": sms.url,
+            "sms_budget": [[900, 1000]],
             "argon2_time_cost": 1,
             "argon2_memory_kib": 64,
             **settings,
