@@ -1,5 +1,6 @@
 """What ``rubrica demo`` is given by people and their shells: names of every kind, files without end, and Ctrl-C."""
 
+import http.server
 import json
 import os
 import signal
@@ -7,9 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from api.transactions.model import Limits
 from rubrica.state import lock
@@ -181,6 +188,48 @@ def test_out_is_replaced_only_by_what_validates_and_keeps_the_callers_rights(ser
     os.umask(umask)
     assert target.stat().st_mode & 0o777 == 0o666 & ~umask
     assert [path.name for path in target.parent.iterdir()] == ["signed.pdf"]
+
+
+@pytest.fixture
+def strangers_pki():
+    """The address of a PKI that issued nothing here."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Other")])
+    now = datetime.now(UTC)
+    ends = now + timedelta(days=1)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, ends)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    crl = x509.CertificateRevocationListBuilder(name, now, ends).sign(key, hashes.SHA256())
+
+    class Answering(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write((certificate if self.path.endswith(".crt") else crl).public_bytes(Encoding.DER))
+
+        def log_message(self, *_arguments: object):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_what_does_not_validate_is_not_put_in_place(service, strangers_pki, tmp_path):
+    known = json.loads((service.folder / "up.json").read_text())
+    var, target = tmp_path / "var", tmp_path / "out.pdf"
+    var.mkdir()
+    (var / "up.json").write_text(json.dumps({**known, "pki": strangers_pki}))
+
+    with lock(var / "up.lock") as held:
+        assert held is not None
+        sentence = refusal_of(demo(var, "--level", "B-B", "--out", str(target)))
+
+    assert "the signature does not validate" in sentence
+    assert list(tmp_path.iterdir()) == [var]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
