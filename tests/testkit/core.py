@@ -35,8 +35,8 @@ from hsm.vault import Vault
 from rubrica.core import Core, CoreOutside, wire
 from rubrica.database import make_engine
 from rubrica.settings.core import CoreSettings
-from signer.requests import StagedRequest
 from signer.closing import Signed
+from signer.requests import StagedRequest
 from tests.testkit.officers import enter
 from tests.testkit.pki import InMemoryPKI
 from tests.testkit.vault import FakeVault
