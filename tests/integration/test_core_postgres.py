@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -45,12 +46,16 @@ async def cores(tmp_path: Path) -> AsyncIterator[tuple[Played, Played]]:
             yield one, await stack.enter_async_context(other)
 
 
-async def test_a_release_and_a_revocation_do_not_wait_for_each_other(cores, monkeypatch) -> None:
+@pytest.mark.parametrize("certified", [True, False], ids=["release", "first certificate"])
+async def test_a_commit_and_a_revocation_do_not_wait_for_each_other(cores, certified, monkeypatch) -> None:
     one, other = cores
+    if certified:
+        _, sad = await one.approved()
+        await one.sign(sad)
     _, sad = await one.approved()
-    await one.sign(sad)
-    _, sad = await one.approved()
-    # The release stops where it holds the credential and not yet the approval.
+    # One try: were they to wait for each other, running again would hide it.
+    monkeypatch.setattr("signer.revocation.ATTEMPTS", 1)
+    # The commit stops where it holds the credential and not yet the approval.
     reached, go_on = asyncio.Event(), asyncio.Event()
     standing, calls = one.core.signing._standing, 0
 
@@ -68,12 +73,48 @@ async def test_a_release_and_a_revocation_do_not_wait_for_each_other(cores, monk
     revoking = asyncio.ensure_future(other.core.revocation.revoke(NIF, "unspecified"))
     await asyncio.sleep(0.3)
     go_on.set()
-    answers = await asyncio.gather(signing, revoking)
-    # The release was first: its signature is out, and the certificate ended after it.
-    assert answers[0].receipt
-    assert len(answers[1]) == 1
+    signed, revoked = await asyncio.gather(signing, revoking, return_exceptions=True)
+    # The commit was first, the revocation after it.
+    assert len(revoked) == 1
     tags = [leaf["tag"] for leaf in await one.leaves()]
-    assert tags.index("REVOKE") > len(tags) - 1 - tags[::-1].index("COMPLETE")
+    last = "COMPLETE" if certified else "CERT_ISSUE"
+    assert tags.index("REVOKE") > len(tags) - 1 - tags[::-1].index(last)
+    assert signed.receipt if certified else isinstance(signed, ActivationError)
+    await sweep(one.core)
+    assert one.issuer.revoked + other.issuer.revoked == [int(revoked[0], 16)]
+
+
+async def test_a_release_and_the_end_of_open_work_do_not_wait_for_each_other(cores, monkeypatch) -> None:
+    one, other = cores
+    _, sad = await one.approved()
+    await one.sign(sad)
+    _, sad = await one.approved(2)
+    # The release stops where it holds the approval and not yet the items, as a change of phone comes.
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    is_live, calls = one.core.epochs.is_live, 0
+
+    async def slow(*arguments: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            reached.set()
+            await go_on.wait()
+        return await is_live(*arguments)
+
+    async def end() -> None:
+        citizen_id = str((await other.rows(tables.approval))[0]["citizen_id"])
+        async with other.core.engine.begin() as connection:
+            await other.core.approvals.end(connection, citizen_id)
+
+    monkeypatch.setattr(one.core.epochs, "is_live", slow)
+    signing = asyncio.ensure_future(one.sign(sad, [1, 2]))
+    await reached.wait()
+    ending = asyncio.ensure_future(end())
+    await asyncio.sleep(0.3)
+    go_on.set()
+    signed, _ = await asyncio.gather(signing, ending)
+    assert [item.state for item in signed.items] == ["SIGNED", "SIGNED"]
+    assert log_faults(await one.leaves()) == []
 
 
 async def test_signing_and_revoking_at_any_moment_end_in_order(cores) -> None:
