@@ -1,6 +1,7 @@
 """Stage, describe, begin, complete, redeem: steps 1–13 of the activation protocol (docs/protocol.md).
 
-The numbers are shared with that page; change both together. Steps 14–18 are in ``signer/signing.py``.
+The numbers are shared with that page; change both together. Steps 14–18 are in ``signer/signing.py``. Longer than most
+files, because the steps of one approval are to be read in one place.
 """
 
 import base64
@@ -475,6 +476,8 @@ class Activation:
         if staged.asks_certificate and not pending.is_new:
             items[0] = ItemState.SKIPPED
         async with self._engine.begin() as connection:
+            # Keys first, as revocation locks them: two that lock in two orders wait for each other.
+            await self._credentials.lock_all(connection, approval.citizen_id)
             citizen = await self._citizen(connection, approval.citizen_id)
             if citizen is None or citizen.generation != approval.generation:
                 raise FactorMismatch("something about your account changed meanwhile; begin again")

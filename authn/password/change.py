@@ -137,8 +137,9 @@ class PasswordChange:
             fresh = self._randomness(VAULT_SECRET_SIZE_BYTES)
             row = await self._factors.seal_vault_secret(citizen.id, password, fresh, self._parameters)
             async with self._engine.begin() as connection:
-                await self._grants.use(connection, grant, envelope)
+                # Keys first, as revocation locks them: two that lock in two orders wait for each other.
                 await self._sealed_keys.reseal(connection, citizen.id, grant.parked, fresh)
+                await self._grants.use(connection, grant, envelope)
                 await self._factors.store(connection, row, replacing=True)
                 await self._register.bump_generation(connection, citizen.id)
                 await self._open_work.end_open_work(connection, citizen.id)
