@@ -327,7 +327,8 @@ class Activation:
                 if done:
                     await self._log.append(connection, Event(tag=EventTag.REDEEM, pid=approval.pid, facts=facts))
             if not done:
-                raise await self._refusals.refuse(SADInvalid, approval)
+                # Another core was faster: with the same three values this is the same answer.
+                return await self._redeemed_before(await self._again(approval), sad, sid)
             return Redeemed(sad, expires)
 
     async def _newborn(self, staged: StagedRequest) -> tuple[int, KeyPair | None]:
@@ -513,6 +514,10 @@ class Activation:
             await self._approvals.add(connection, approval, items)
             await self._approvals.drop_pending(connection, challenge.id)
             await self._log.append(connection, *events)
+
+    async def _again(self, approval: Approval) -> Approval:
+        async with self._engine.connect() as connection:
+            return await self._approvals.by_cid(connection, approval.cid) or approval
 
     async def _redeemed_before(self, approval: Approval, sad: bytes, sid: bytes) -> Redeemed:
         """A second redemption: the same r gets the same SAD, another r kills it."""

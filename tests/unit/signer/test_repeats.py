@@ -197,3 +197,24 @@ async def test_a_citizen_signs_with_rsa(played):
     certificate.public_key().verify(
         signed.items[1].signature, signed.items[1].to_be_signed, padding.PKCS1v15(), hashes.SHA256()
     )
+
+
+async def test_two_cores_that_redeem_at_once_give_one_answer(tmp_path):
+    async with playing(tmp_path) as first:
+        await first.activate(await first.register())
+        staged, code = await first.approve()
+        async with playing(tmp_path, vault=first.vault, pki=first.pki, instance="other") as second:
+            park, meet = first.core.activation._parking.park, asyncio.Event()
+
+            async def wait(*arguments: object):
+                await meet.wait()
+                return await park(*arguments)
+
+            first.core.activation._parking.park = wait
+            slow = asyncio.create_task(first.redeem(staged, code))
+            await asyncio.sleep(0.1)
+            fast = await second.redeem(staged, code)
+            meet.set()
+            assert fast == await slow
+            signed = await first.sign(fast)
+            assert signed.receipt
