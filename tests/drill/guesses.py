@@ -122,6 +122,8 @@ async def codes(folder: Path, seed: int, *, guesses: int, cores: int = 1, second
         last = await _all_at_once([place.spread(seed).gate.complete(cid, await first.otp_envelope(staged, cid, right))])
         late = place.pool.calls["mac"] - before
         approvals = len(await place.played[0].leaves("REDEEM")) + len(await place.played[0].leaves("INTENT"))
+        # Whoever hangs up very soon may not have been heard at all: then fewer were tested, and nothing has ended.
+        ended = late == 0 and approvals == 0 and dict(last) == {"FactorError": 1}
     return {
         "guesses": len(wrong),
         "cores": cores,
@@ -129,7 +131,7 @@ async def codes(folder: Path, seed: int, *, guesses: int, cores: int = 1, second
         "tested": tested,
         "leaves": leaves,
         "right_one_after": dict(last),
-        "held": tested == leaves == MOST_CODES and late == 0 and approvals == 0 and dict(last) == {"FactorError": 1},
+        "held": tested == leaves <= MOST_CODES and (ended if tested == MOST_CODES else seconds < PATIENCE_SECONDS),
     }
 
 
@@ -203,9 +205,10 @@ async def passwords(
         "right_one_after": dict(last),
         "right_one_after_sends": not silent,
         "held": max(between) <= MOST_PASSWORDS
-        and between[-1] == MOST_PASSWORDS
         and leaves == len(tests.wrong)
-        and silent
+        # Nothing is blocked where fewer were tested: whoever hangs up very soon may not have been heard at all, and a
+        # right one among the first five lifts the block that all others ran into.
+        and (silent if between[-1] == MOST_PASSWORDS else right_ones > 0 or seconds < PATIENCE_SECONDS)
         and dict(last) == {"OTPChallenge": 1},
     }
 
