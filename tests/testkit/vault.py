@@ -20,13 +20,26 @@ from domain.algorithms import KeyType
 from domain.canonical import Part
 from domain.ids import Randomness
 from hsm.errors import HSMError, HSMRefused
-from hsm.keys import KeyPair, MACKey, SealingKey, SigningKey, WrappingKey
+from hsm.keys import WRAPPED_BYTES, KeyPair, MACKey, SealingKey, SigningKey, WrappingKey
 from hsm.vault import Priority
 
 NONCE_SIZE_BYTES = 12
 _PREHASHED = Prehashed(hashes.SHA256())
 # PKCS#8 of a P-256 key without its public half, as a token wraps it: what follows are the 32 bytes of the scalar.
 _P256_PKCS8_PREFIX = bytes.fromhex("3041020100301306072a8648ce3d020106082a8648ce3d030107042730250201010420")
+
+
+def _new_key(key_type: KeyType) -> tuple[ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, bytes]:
+    """A private key, and the PKCS#8 that is wrapped."""
+    match key_type:
+        case KeyType.P256:
+            curve_key = ec.generate_private_key(ec.SECP256R1())
+            return curve_key, _P256_PKCS8_PREFIX + curve_key.private_numbers().private_value.to_bytes(32, "big")
+        case KeyType.RSA3072:
+            rsa_key = rsa.generate_private_key(65537, 3072)
+            return rsa_key, rsa_key.private_bytes(
+                serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
 
 
 class FakeVault:
@@ -63,17 +76,12 @@ class FakeVault:
 
     async def generate(self, kek: WrappingKey, key_type: KeyType) -> KeyPair:
         self._called("generate")
-        private: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-        match key_type:
-            case KeyType.P256:
-                private = ec.generate_private_key(ec.SECP256R1())
-                plain = _P256_PKCS8_PREFIX + private.private_numbers().private_value.to_bytes(32, "big")
-            case KeyType.RSA3072:
-                private = rsa.generate_private_key(65537, 3072)
-                plain = private.private_bytes(
-                    serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-                )
-        return KeyPair(wrapped=aes_key_wrap_with_padding(self._key(kek, None), plain), spki=_spki(private.public_key()))
+        while True:
+            private, plain = _new_key(key_type)
+            wrapped = aes_key_wrap_with_padding(self._key(kek, None), plain)
+            # One RSA key in four is a little shorter; the token discards these too.
+            if len(wrapped) == WRAPPED_BYTES[key_type]:
+                return KeyPair(wrapped=wrapped, spki=_spki(private.public_key()))
 
     async def sign(
         self,
