@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from authn.agencies import CallerRegister, ClientAuthenticator
 from authn.challenge import Challenges
 from authn.envelope import Envelope, EnvelopePurpose
-from authn.otp.challenges import Begun, OTPPurpose
+from authn.otp.challenges import Begun
 from authn.otp.grants import GrantedToken, Grants
+from authn.otp.rows import OTPPurpose
 from authn.password.change import PasswordChange
 from authn.password.unlocking import Unlocking
 from authn.pin.login import PINLogin

@@ -4,14 +4,15 @@ A try counts as wrong from the commit that reserves it, until its challenge is c
 a test, so nothing is forgotten by a crash, and a challenge that is abandoned after two tries counts two.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from authn.otp.challenges import OTP_LIFE, OTP_TRIES, ChallengeState, OTPPurpose, otp_challenge
+from authn.otp.rows import OTP_LIFE, OTP_TRIES, ChallengeState, OTPPurpose, otp_challenge
 from authn.registration.citizens import citizen
 from domain.clock import Clock
 from domain.ids import CitizenId
@@ -54,7 +55,11 @@ def rules(messages: Collection[tuple[timedelta, int]] = SMS_MESSAGES) -> Mapping
 
 
 class CodeBudget:
-    """Decides whether one more code may be sent."""
+    """Decides whether one more code may be sent, and one more tried.
+
+    Asked in the transaction that stores the challenge or reserves the try. It locks the citizen's row first, so that
+    of two who ask at once the second sees the first. For nobody (``None``) the same is read, and found empty.
+    """
 
     def __init__(self, clock: Clock, rules: Mapping[OTPPurpose, CodeRule]) -> None:
         self._clock = clock
@@ -63,12 +68,23 @@ class CodeBudget:
     async def refusal(
         self, connection: AsyncConnection, citizen_id: CitizenId | None, purpose: OTPPurpose
     ) -> str | None:
-        """Why no code may be sent, as a word for the log; ``None`` if one may.
+        """Why no code may be sent, as a word for the log; ``None`` if one may."""
+        rule = self._rules[purpose]
+        sent = await self._sent(connection, citizen_id, rule)
+        for span, limit in rule.messages:
+            if sum(row.expires > self._clock.now() + rule.life - span for row in sent) >= limit:
+                return "messages"
+        return "blocked" if self._too_many_wrong(sent, rule) else None
 
-        Asked in the transaction that stores the challenge, with the citizen's row locked, so that of two who ask at
-        once the second sees the first. For nobody (``None``) the same is read, and found empty.
-        """
-        rule, now, wanted = self._rules[purpose], self._clock.now(), citizen_id or ""
+    async def blocked(self, connection: AsyncConnection, citizen_id: CitizenId | None, purpose: OTPPurpose) -> bool:
+        """Whether a code that was sent before may no longer be tried."""
+        rule = self._rules[purpose]
+        return self._too_many_wrong(await self._sent(connection, citizen_id, rule), rule)
+
+    async def _sent(
+        self, connection: AsyncConnection, citizen_id: CitizenId | None, rule: CodeRule
+    ) -> Sequence[sa.Row[Any, Any, Any]]:
+        wanted = citizen_id or ""
         # The lock matters on PostgreSQL; SQLite took its own when the transaction began.
         await connection.execute(sa.select(citizen.c.id).where(citizen.c.id == wanted).with_for_update())
         longest = max((span for span, _ in rule.messages), default=timedelta(0))
@@ -78,21 +94,18 @@ class CodeBudget:
                 otp_challenge.c.citizen_id == wanted,
                 otp_challenge.c.purpose.in_([each.value for each in rule.purposes]),
                 otp_challenge.c.real,
-                otp_challenge.c.expires > now - max(longest, rule.block),
+                otp_challenge.c.expires > self._clock.now() - max(longest, rule.block),
             )
             # Of two that end together the wrong one counts.
             .order_by(otp_challenge.c.expires.desc(), otp_challenge.c.state == ChallengeState.CONSUMED.value)
         )
-        sent = found.all()
-        for span, limit in rule.messages:
-            if sum(row.expires > now + rule.life - span for row in sent) >= limit:
-                return "messages"
+        return found.all()
+
+    def _too_many_wrong(self, sent: Sequence[sa.Row[Any, Any, Any]], rule: CodeRule) -> bool:
         wrong = 0
         for row in sent:
             if row.state == ChallengeState.CONSUMED.value:
                 break
             wrong += OTP_TRIES - row.left
         tried = [row for row in sent if row.left < OTP_TRIES]
-        if wrong >= WRONG_IN_A_ROW and now < tried[0].expires + rule.block:
-            return "blocked"
-        return None
+        return wrong >= WRONG_IN_A_ROW and self._clock.now() < tried[0].expires + rule.block

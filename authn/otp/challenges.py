@@ -8,60 +8,22 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit.log import Event, EventTag, Log
-from audit.types import UTCDateTime
 from authn.challenge import Challenges
 from authn.envelope import Envelope, EnvelopeContext
+from authn.otp.budget import CodeBudget
+from authn.otp.rows import OTP_TRIES, CapsuleContent, ChallengeState, OTPPurpose, otp_challenge
 from authn.sealing import Label, SealBroken, kdf, seal, unopenable, unseal
-from authn.tables import metadata
 from domain.clock import Clock
 from domain.errors import FactorMismatch
 from domain.ids import ChallengeId, CitizenId, RequestId, is_id, new_id, reference_code
 from hsm.errors import HSMError
 from hsm.keys import MACKey
 from hsm.vault import Vault
-
-OTP_LIFE_MINUTES = 5
-OTP_LIFE = timedelta(minutes=OTP_LIFE_MINUTES)
-OTP_TRIES = 3
-RESENDS = 2
-
-otp_challenge = sa.Table(
-    "otp_challenge",
-    metadata,
-    sa.Column("id", sa.String(26), primary_key=True),
-    sa.Column("purpose", sa.String(24), nullable=False),
-    sa.Column("request_id", sa.String(26)),
-    sa.Column("citizen_id", sa.String(32), index=True),  # empty where there is no such citizen
-    sa.Column("real", sa.Boolean, nullable=False),
-    sa.Column("generation", sa.Integer, nullable=False),
-    sa.Column("content", sa.String(8), nullable=False),
-    sa.Column("reference", sa.String(6), nullable=False),
-    sa.Column("expires", UTCDateTime, nullable=False),
-    sa.Column("left", sa.Integer, nullable=False),
-    sa.Column("capsule", sa.LargeBinary),  # absent once consumed
-    sa.Column("capsule_version", sa.Integer, nullable=False),
-    sa.Column("state", sa.String(8), nullable=False),
-    sa.Column("envelope_sha256", sa.LargeBinary(32), nullable=False, unique=True),
-    sa.Column("completed_by_sha256", sa.LargeBinary(32)),
-    sa.Column("answer", sa.LargeBinary),
-    sa.Column("resends_left", sa.Integer, nullable=False),
-    sa.Column("resend_from", UTCDateTime, nullable=False),
-)
-
-
-class OTPPurpose(StrEnum):
-    """What the code opens the way to."""
-
-    SIGN = "sign"
-    ACTIVATION = "activation"
-    PASSWORD_CHANGE = "password-change"
-    PIN = "pin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +44,6 @@ class CodeForm:
 
 
 SIX_DIGITS = CodeForm("0123456789", 6)
-
-
-class CapsuleContent(StrEnum):
-    """What lies in the capsule."""
-
-    KEY = "key"
-    """B1, the HSM-wrapped signing key."""
-    SECRET = "secret"
-    """V for a change of password, a random value for an activation, the authentication record for a PIN."""
-    REASON = "reason"
-    """Nothing of use: the citizen proved both factors but cannot sign, and may be told why."""
-
-
-class ChallengeState(StrEnum):
-    """Life of a challenge."""
-
-    PENDING = "PENDING"
-    CONSUMED = "CONSUMED"
-    DEAD = "DEAD"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -174,12 +117,14 @@ class OTPChallenges:
         engine: AsyncEngine,
         vault: Vault,
         challenges: Challenges,
+        budget: CodeBudget,
         log: Log,
         clock: Clock,
     ) -> None:
         self._engine = engine
         self._vault = vault
         self._challenges = challenges
+        self._budget = budget
         self._log = log
         self._clock = clock
 
@@ -278,6 +223,8 @@ class OTPChallenges:
     ) -> OpenedCapsule:
         """Steps 10 and 11: open the envelope, reserve one try and commit, then open the capsule.
 
+        After too many wrong codes in a row none is tested, and the answer is that of a wrong one.
+
         Args:
             challenge: As ``find`` gave it.
             envelope: The sealed code.
@@ -292,7 +239,7 @@ class OTPChallenges:
         cs = opened.companion
         if challenge.completed_by_sha256 == envelope.sha256():
             return OpenedCapsule(challenge, cs, b"", challenge.answer)
-        left = await self._reserve(challenge, envelope)
+        left, blocked = await self._reserve(challenge, envelope)
         bind = binding(challenge, cs)
         otp = opened.secret.decode("ascii", errors="replace")
         try:
@@ -304,9 +251,10 @@ class OTPChallenges:
             await self._give_back(challenge, envelope)
             raise
         try:
-            plaintext = unseal(Label.OTP, kdf(Label.OTP, inner, cs), challenge.capsule or b"", bind)
+            capsule = b"" if blocked else challenge.capsule or b""
+            plaintext = unseal(Label.OTP, kdf(Label.OTP, inner, cs), capsule, bind)
         except SealBroken:
-            await self._fail(challenge, left, pid)
+            await self._fail(challenge, left, blocked, pid)
             raise FactorMismatch(_refusal(left)) from None
         return OpenedCapsule(challenge, cs, plaintext)
 
@@ -366,9 +314,11 @@ class OTPChallenges:
             )
             await connection.execute(sa.delete(otp_challenge).where(otp_challenge.c.expires < now - timedelta(days=2)))
 
-    async def _reserve(self, challenge: OTPChallenge, envelope: Envelope) -> int:
+    async def _reserve(self, challenge: OTPChallenge, envelope: Envelope) -> tuple[int, bool]:
+        """Tries left after this one, and whether codes were blocked before it."""
         async with self._engine.begin() as connection:
             await self._challenges.spend(connection, envelope)
+            blocked = await self._budget.blocked(connection, challenge.citizen_id, challenge.purpose)
             done = await connection.execute(
                 sa.update(otp_challenge)
                 .where(
@@ -383,7 +333,7 @@ class OTPChallenges:
             left = done.scalar_one_or_none()
         if left is None:
             raise FactorMismatch(_refusal(0))
-        return int(left)
+        return int(left), blocked
 
     async def _give_back(self, challenge: OTPChallenge, envelope: Envelope) -> None:
         async with self._engine.begin() as connection:
@@ -394,7 +344,7 @@ class OTPChallenges:
                 .values(left=otp_challenge.c.left + 1)
             )
 
-    async def _fail(self, challenge: OTPChallenge, left: int, pid: bytes | None) -> None:
+    async def _fail(self, challenge: OTPChallenge, left: int, blocked: bool, pid: bytes | None) -> None:
         async with self._engine.begin() as connection:
             if left == 0:
                 await connection.execute(
@@ -402,7 +352,14 @@ class OTPChallenges:
                     .where(otp_challenge.c.id == challenge.id)
                     .values(state=ChallengeState.DEAD.value, capsule=None)
                 )
-            facts = {"factor": "otp", "purpose": challenge.purpose.value, "cid": challenge.id, "left": left}
+            facts: dict[str, str | int] = {
+                "factor": "otp",
+                "purpose": challenge.purpose.value,
+                "cid": challenge.id,
+                "left": left,
+            }
+            if blocked:
+                facts["reason"] = "blocked"
             await self._log.append(connection, Event(tag=EventTag.AUTH_FAIL, pid=pid, facts=facts))
 
 

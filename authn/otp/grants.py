@@ -13,7 +13,8 @@ from audit.types import UTCDateTime
 from authn.challenge import Challenges
 from authn.envelope import Envelope, EnvelopeContext, EnvelopePurpose
 from authn.locks import NamedLocks
-from authn.otp.challenges import Binding, OTPChallenge, OTPChallenges, OTPPurpose
+from authn.otp.challenges import Binding, OTPChallenge, OTPChallenges
+from authn.otp.rows import OTPPurpose
 from authn.registration.citizens import Citizen, CitizenRegister
 from authn.sealing import Label, SealBroken, kdf, seal, unseal
 from authn.tables import metadata

@@ -10,7 +10,8 @@ from audit.log import Event, EventTag, Log
 from authn.envelope import Envelope
 from authn.messages.outbox import Outbox
 from authn.otp.budget import CodeBudget
-from authn.otp.challenges import RESENDS, Begun, FreshCapsule, OTPChallenges, OTPPurpose
+from authn.otp.challenges import Begun, FreshCapsule, OTPChallenges
+from authn.otp.rows import RESENDS, OTPPurpose
 from authn.registration.citizens import Citizen
 from domain.ids import RequestId
 

@@ -13,16 +13,9 @@ from authn.envelope import Envelope, EnvelopeContext, EnvelopePurpose
 from authn.locks import NamedLocks
 from authn.messages.outbox import Outbox
 from authn.messages.texts import SMSTexts
-from authn.otp.challenges import (
-    OTP_LIFE,
-    OTP_LIFE_MINUTES,
-    Begun,
-    CapsuleContent,
-    OTPChallenges,
-    OTPPurpose,
-    new_challenge_id,
-)
+from authn.otp.challenges import Begun, OTPChallenges, new_challenge_id
 from authn.otp.grants import Grants, grant_binding
+from authn.otp.rows import OTP_LIFE, OTP_LIFE_MINUTES, CapsuleContent, OTPPurpose
 from authn.otp.sending import CodeSender
 from authn.password.factor import VAULT_SECRET_SIZE_BYTES, PasswordFactors, Reservation
 from authn.password.stretch import Stretcher, StretchParameters

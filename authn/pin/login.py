@@ -19,16 +19,9 @@ from authn.envelope import Envelope, EnvelopeContext, EnvelopePurpose
 from authn.locks import NamedLocks
 from authn.messages.texts import SMSTexts
 from authn.otp.budget import PIN_LIFE, PIN_LIFE_MINUTES
-from authn.otp.challenges import (
-    Begun,
-    CapsuleContent,
-    CodeForm,
-    OTPChallenge,
-    OTPChallenges,
-    OTPPurpose,
-    new_challenge_id,
-)
+from authn.otp.challenges import Begun, CodeForm, OTPChallenge, OTPChallenges, new_challenge_id
 from authn.otp.grants import GrantedToken, grant_binding
+from authn.otp.rows import CapsuleContent, OTPPurpose
 from authn.otp.sending import CodeSender
 from authn.registration.activation import same_email
 from authn.registration.citizens import Citizen, CitizenRegister, normalise_nif

@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from authn.otp.challenges import otp_challenge
 from authn.otp.grants import token_grant
+from authn.otp.rows import otp_challenge
 from domain.errors import RubricaError
 from hsm.errors import HSMError
 from hsm.pool import HSMPool

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from authn.otp.budget import CodeBudget, rules
-from authn.otp.challenges import OTPPurpose, otp_challenge
+from authn.otp.rows import OTPPurpose, otp_challenge
 from authn.registration.citizens import citizen
 from authn.sessions import login_session
 from domain.ids import CitizenId

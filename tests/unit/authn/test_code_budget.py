@@ -109,3 +109,24 @@ async def test_over_budget_not_even_the_code_that_was_drawn_opens(tmp_path, cloc
         with pytest.raises(FactorMismatch):
             await played.complete(stagings[3], begun[3], drawn[3])
         await played.complete(stagings[2], begun[2], drawn[2])
+
+
+@pytest.mark.parametrize(("wrong", "opens"), [(WRONG_IN_A_ROW - 1, True), (WRONG_IN_A_ROW, False)])
+async def test_codes_sent_before_the_block_are_not_tried_after_it(tmp_path, clock, wrong, opens):
+    async with playing(tmp_path, clock=clock) as played:
+        await played.activate(await played.register())
+        open_before = []
+        for _ in range(6):
+            staged = await played.stage()
+            open_before.append((staged, await played.begin(staged)))
+        for staged, begun in [each for each in open_before[:5] for _ in range(3)][:wrong]:
+            await guess(played, begun, staged, 1)
+        staged, begun = open_before[5]
+        if opens:
+            await played.complete(staged, begun)
+            return
+        # The answer is that of a wrong code: whether the password was right stays unsaid.
+        with pytest.raises(FactorMismatch, match="2 tries left"):
+            await played.complete(staged, begun)
+        assert (await played.leaves("AUTH_FAIL"))[-1]["facts"]["reason"] == "blocked"
+        assert await played.leaves("SIGN") == []

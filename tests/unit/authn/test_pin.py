@@ -17,7 +17,7 @@ import signer
 from authn.envelope import EnvelopeContext, EnvelopePurpose
 from authn.messages.outbox import message
 from authn.otp.budget import WRONG_IN_A_ROW
-from authn.otp.challenges import OTP_TRIES, OTPPurpose, otp_challenge
+from authn.otp.rows import OTP_TRIES, OTPPurpose, otp_challenge
 from authn.pin.login import PIN
 from authn.registration.citizens import citizen
 from authn.sessions import RECORD_SIZE_BYTES, AuthenticationRecord, login_session

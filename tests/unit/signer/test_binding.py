@@ -12,7 +12,8 @@ import pytest
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
 
-from authn.otp.challenges import Begun, otp_challenge
+from authn.otp.challenges import Begun
+from authn.otp.rows import otp_challenge
 from authn.registration.citizens import citizen
 from domain.digests import Digest
 from domain.errors import ActivationError, FactorMismatch, MalformedRequest, RubricaError

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from authn.messages.outbox import MessageState, message
-from authn.otp.challenges import otp_challenge
+from authn.otp.rows import otp_challenge
 from authn.password.stretch import StretchParameters
 from domain.errors import ActivationError, FactorMismatch, StateConflict
 from domain.ids import CitizenId

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from authn.messages.outbox import message
-from authn.otp.challenges import OTP_TRIES, otp_challenge
+from authn.otp.rows import OTP_TRIES, otp_challenge
 from domain.errors import FactorMismatch
 from tests.testkit.core import NIF, PASSWORD, Played, playing
 
