@@ -29,8 +29,8 @@ async def test_five_passwords_are_tested_and_then_the_right_one_sends_nothing(
 
 
 async def test_the_campaign_notices_a_core_that_tests_without_reserving(tmp_path: Path) -> None:
-    async def never_less(*_: object) -> int:
-        return 2
+    async def never_less(*_: object) -> tuple[int, bool]:
+        return 2, False
 
     with mock.patch.object(OTPChallenges, "_reserve", never_less):
         result = await codes(tmp_path, 7, guesses=20)
