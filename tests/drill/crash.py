@@ -78,8 +78,8 @@ def log_faults(leaves: list[dict[str, Any]]) -> list[str]:
     completed: Counter[tuple[str, int]] = Counter()
     for leaf in leaves:
         facts = leaf["facts"]
-        if leaf["tag"] == "CERT_ISSUE" and "intent" not in facts:
-            continue  # The organisation's seal: no citizen's key, no approval.
+        if leaf["tag"] == "CERT_ISSUE" and leaf["pid"] is None:
+            continue  # The organisation's seal: nobody's key, no approval.
         if leaf["tag"] in ("COMPLETE", "ABORTED", "CERT_ISSUE"):
             ended[facts["intent"]] += 1
         if leaf["tag"] in ("COMPLETE", "CERT_ISSUE"):
