@@ -7,14 +7,12 @@ import json
 import logging
 import os
 import secrets
-import string
 import sys
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,15 +23,13 @@ from rich.console import Console
 
 from api.transactions.model import content_name
 from authn.client import RegistryClient
-from authn.officer_client import OfficerKey, OfficersClient, OnPaper
 from certs.pki.trust import write_trust_anchors
-from domain.assurance import RegistrationLevel
 from domain.clock import SystemClock
 from domain.digests import Digest
 from domain.errors import RubricaError
 from domain.items import Packaging
-from domain.statements import CONDITIONS_VERSION
 from rubrica.children import StartFailed
+from rubrica.newcomer import Citizen, register
 from rubrica.order import Order, Refused, put_in_place, shown, write_sample
 from rubrica.phone import NoMessage, Phone
 from rubrica.state import Running, operator_channel, var_folder, write_atomically
@@ -50,41 +46,11 @@ from rubrica_client import (
 )
 
 if TYPE_CHECKING:
-    import grpc
-
     from documents.model import SignatureReport
 
 SIGNING_SECONDS = 120.0
 RETURN_URL = "https://sede.example/vuelta"
-_NIF_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
-"""Real Decreto 1553/2005 art. 11: the letter is the number modulo 23."""
 _DONE = frozenset({"DONE", "FAILED", "CANCELLED", "EXPIRED"})
-
-
-@dataclass(frozen=True, slots=True)
-class Citizen:
-    """Somebody who does not exist."""
-
-    nif: str = field(repr=False)
-    phone: str = field(repr=False)
-    email: str = field(repr=False)
-    password: str = field(repr=False)
-
-    @classmethod
-    def draw(cls) -> "Citizen":
-        """A new one with a valid NIF and a valid mobile number."""
-        number = secrets.randbelow(10**8)
-        return cls(
-            nif=f"{number:08d}{_NIF_LETTERS[number % 23]}",
-            phone=f"+346{secrets.randbelow(10**8):08d}",
-            email=f"ana.{secrets.token_hex(4)}@example.org",
-            password=secrets.token_urlsafe(18),
-        )
-
-
-def _new_officer_id() -> str:
-    # Letters only: an id with a long number in it could be somebody's.
-    return "demo-" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(16))
 
 
 class Steps:
@@ -189,29 +155,6 @@ async def _beside(play: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
     threading.Thread(target=run, daemon=True).start()
     return await asyncio.wrap_future(outcome)
-
-
-async def register(
-    channel: "grpc.aio.Channel", citizen: Citizen, level: RegistrationLevel = RegistrationLevel.ADVANCED
-) -> OnPaper:
-    """Enter a citizen as at a desk, by an officer who is there for this one registration."""
-    officers, officer = OfficersClient(channel, SystemClock()), OfficerKey.draw(_new_officer_id())
-    await officers.add(officer, role="registrar", nif=Citizen.draw().nif)
-    fields = {
-        "nif": citizen.nif,
-        "given_name": "Ana",
-        "first_surname": "Ejemplo",
-        "second_surname": "Demostración",
-        "phone": citizen.phone,
-        "email": citizen.email,
-        "level": level.value,
-        "proof": "demonstration",
-        "language": "es",
-        "conditions": CONDITIONS_VERSION,
-    }
-    on_paper = await officers.register(officer, fields)
-    await officers.end(officer.officer_id)
-    return on_paper
 
 
 async def _play(order: Order, running: Running, folder: Path, steps: Steps) -> dict[str, Any]:

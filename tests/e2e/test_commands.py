@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from rubrica.demo import Citizen
+from rubrica.newcomer import Citizen
 from rubrica.state import Running
 from tests.testkit.documents import plain_pdf, run_tool
 

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from authn.client import RegistryClient
 from domain.assurance import RegistrationLevel
-from rubrica.demo import RETURN_URL, Citizen, register
+from rubrica.demo import RETURN_URL
+from rubrica.newcomer import Citizen, register
 from rubrica.phone import Phone
 from rubrica.state import Running, operator_channel
 from rubrica_client import AgencyClient, CitizenBrowser, GateClient, NewDocument
