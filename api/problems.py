@@ -33,6 +33,7 @@ STATUSES: Mapping[str, int] = {
     "rate_limited": 429,
     "factor_mismatch": 403,
     "factor_locked": 429,
+    "code_expired": 410,
     "weak_password": 422,
     "activation_refused": 403,
     "credential_unusable": 403,

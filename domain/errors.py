@@ -94,13 +94,19 @@ class FactorError(RubricaError):
 
 
 class FactorMismatch(FactorError):
-    """Wrong, used up, expired or unknown: a stranger is not told which."""
+    """Wrong, used up or unknown: a stranger is not told which."""
 
 
 class FactorLocked(FactorError):
     """Too many failures; ``retry_after_seconds`` says how long, where time alone mends it."""
 
     code = "factor_locked"
+
+
+class CodeExpired(FactorError):
+    """The one-time code's time is over, which its asker was told at the beginning; whether it was right is not said."""
+
+    code = "code_expired"
 
 
 class WeakPassword(FactorError):

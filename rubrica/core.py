@@ -220,7 +220,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
     challenges = Challenges(engine, vault, clock, leaves)
     stretcher = Stretcher(queue_limit=settings.argon2_queue_limit)
     factors = PasswordFactors(vault, stretcher, clock)
-    code_budget = CodeBudget(clock, rules(settings.sms_budget))
+    code_budget = CodeBudget(clock, rules(settings.sms_budget, settings.code_life))
     otp = OTPChallenges(engine, vault, challenges, code_budget, leaves, clock)
     code_sender = CodeSender(otp, code_budget, outbox, leaves)
     grants = Grants(engine=engine, challenges=challenges, otp=otp, register=register, log=leaves, clock=clock)
@@ -313,7 +313,6 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
         unlocking=Unlocking(engine, register, factors, leaves),
         password_activation=PasswordActivation(
             engine=engine,
-            clock=clock,
             log=leaves,
             register=register,
             codes=codes,

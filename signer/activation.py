@@ -23,7 +23,7 @@ from authn.locks import NamedLocks
 from authn.messages.outbox import Outbox
 from authn.messages.texts import SMSTexts
 from authn.otp.challenges import Begun, OTPChallenge, OTPChallenges, new_challenge_id
-from authn.otp.rows import OTP_LIFE, OTP_LIFE_MINUTES, CapsuleContent, OTPPurpose
+from authn.otp.rows import CapsuleContent, OTPPurpose
 from authn.otp.sending import CodeSender
 from authn.password.factor import PasswordFactors, Reservation
 from authn.password.stretch import Stretcher
@@ -348,7 +348,7 @@ class Activation:
         # 6, 7 · A code, and everything that it is bound to.
         right = secret is not None
         cid = new_challenge_id()
-        expires = (self._clock.now() + OTP_LIFE).replace(microsecond=0)
+        expires = self._otp.end_of(OTPPurpose.SIGN)
         generation = citizen.generation if citizen else 0
         citizen_id = citizen.id if citizen else None
         bind = binding(
@@ -389,7 +389,7 @@ class Activation:
             title=documents[0].title,
             reference=fresh.reference,
             otp=fresh.otp,
-            minutes=OTP_LIFE_MINUTES,
+            minutes=self._otp.minutes_of(OTPPurpose.SIGN),
         )
         failure: dict[str, str | int] = {"factor": "password", "tested": int(reservation.tested)}
         # 8 · One commit: the challenge, the attempt given back, the message into the outbox, the leaf.

@@ -18,6 +18,10 @@ _SENTENCES: Mapping[str, str] = {
     "factor_locked": (
         "There were too many failed attempts, so this is closed for a while. Nothing was signed. Please try later."
     ),
+    "code_expired": (
+        "The time for this code is over. Nothing was signed and nothing is lost: type your password once more and you "
+        "get a new code."
+    ),
     "weak_password": "This password is too easy to guess. Please choose another one.",
     "activation_refused": "The approval was not accepted. Nothing was signed. Open the link again to start anew.",
     "credential_unusable": "Your certificate cannot be used now. Please contact a registration office.",

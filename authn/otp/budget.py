@@ -40,10 +40,12 @@ SMS_MESSAGES = ((timedelta(minutes=15), 3), (timedelta(hours=1), 5), (timedelta(
 """Default for codes that approve, activate or change."""
 
 
-def rules(messages: Collection[tuple[timedelta, int]] = SMS_MESSAGES) -> Mapping[OTPPurpose, CodeRule]:
+def rules(
+    messages: Collection[tuple[timedelta, int]] = SMS_MESSAGES, life: timedelta = OTP_LIFE
+) -> Mapping[OTPPurpose, CodeRule]:
     """The rule of each purpose: approvals, activation and password change share one, for one phone gets them all."""
     shared = CodeRule(
-        (OTPPurpose.SIGN, OTPPurpose.ACTIVATION, OTPPurpose.PASSWORD_CHANGE), OTP_LIFE, timedelta(hours=24), messages
+        (OTPPurpose.SIGN, OTPPurpose.ACTIVATION, OTPPurpose.PASSWORD_CHANGE), life, timedelta(hours=24), messages
     )
     pin = CodeRule(
         (OTPPurpose.PIN,),
@@ -64,6 +66,10 @@ class CodeBudget:
     def __init__(self, clock: Clock, rules: Mapping[OTPPurpose, CodeRule]) -> None:
         self._clock = clock
         self._rules = rules
+
+    def life(self, purpose: OTPPurpose) -> timedelta:
+        """How long a code is good."""
+        return self._rules[purpose].life
 
     async def refusal(
         self, connection: AsyncConnection, citizen_id: CitizenId | None, purpose: OTPPurpose

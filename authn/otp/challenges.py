@@ -19,7 +19,7 @@ from authn.otp.budget import CodeBudget
 from authn.otp.rows import OTP_TRIES, CapsuleContent, ChallengeState, OTPPurpose, otp_challenge
 from authn.sealing import Label, SealBroken, kdf, seal, unopenable, unseal
 from domain.clock import Clock
-from domain.errors import FactorMismatch
+from domain.errors import CodeExpired, FactorMismatch
 from domain.ids import ChallengeId, CitizenId, RequestId, is_id, new_id, reference_code
 from hsm.errors import HSMError
 from hsm.keys import MACKey
@@ -128,6 +128,14 @@ class OTPChallenges:
         self._log = log
         self._clock = clock
 
+    def end_of(self, purpose: OTPPurpose) -> datetime:
+        """When a code that is made now ends; whole seconds, for it is bound into the capsule."""
+        return (self._clock.now() + self._budget.life(purpose)).replace(microsecond=0)
+
+    def minutes_of(self, purpose: OTPPurpose) -> int:
+        """The same as the SMS says it: how long the code is good."""
+        return max(1, round(self._budget.life(purpose).total_seconds() / 60))
+
     async def fill(
         self,
         content: CapsuleContent,
@@ -233,7 +241,8 @@ class OTPChallenges:
             pid: The citizen's pseudonym for the log.
 
         Raises:
-            FactorMismatch: Wrong code, list, client, browser or generation; expired; used up.
+            CodeExpired: Its time is over, right or wrong.
+            FactorMismatch: Wrong code, list, client, browser or generation; used up.
         """
         opened = await self._challenges.open(envelope, context)
         cs = opened.companion
@@ -332,6 +341,8 @@ class OTPChallenges:
             )
             left = done.scalar_one_or_none()
         if left is None:
+            if challenge.expires <= self._clock.now():
+                raise CodeExpired("the code's time is over; begin again")
             raise FactorMismatch(_refusal(0))
         return int(left), blocked
 
@@ -371,7 +382,7 @@ def new_challenge_id() -> ChallengeId:
 def _refusal(left: int) -> str:
     if left > 0:
         return f"the code does not match; {left} {'try' if left == 1 else 'tries'} left"
-    return "the code does not match, has expired or was used up; begin again"
+    return "the code does not match or was used up; begin again"
 
 
 def _challenge(row: sa.RowMapping | dict[str, object]) -> OTPChallenge:

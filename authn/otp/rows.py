@@ -8,8 +8,7 @@ import sqlalchemy as sa
 from audit.types import UTCDateTime
 from authn.tables import metadata
 
-OTP_LIFE_MINUTES = 5
-OTP_LIFE = timedelta(minutes=OTP_LIFE_MINUTES)
+OTP_LIFE = timedelta(minutes=5)
 OTP_TRIES = 3
 RESENDS = 2
 

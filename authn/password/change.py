@@ -15,7 +15,7 @@ from authn.messages.outbox import Outbox
 from authn.messages.texts import SMSTexts
 from authn.otp.challenges import Begun, OTPChallenges, new_challenge_id
 from authn.otp.grants import Grants, grant_binding
-from authn.otp.rows import OTP_LIFE, OTP_LIFE_MINUTES, CapsuleContent, OTPPurpose
+from authn.otp.rows import CapsuleContent, OTPPurpose
 from authn.otp.sending import CodeSender
 from authn.password.factor import VAULT_SECRET_SIZE_BYTES, PasswordFactors, Reservation
 from authn.password.stretch import Stretcher, StretchParameters
@@ -165,7 +165,7 @@ class PasswordChange:
     ) -> Begun:
         right = vault_secret is not None
         cid = new_challenge_id()
-        expires = (self._clock.now() + OTP_LIFE).replace(microsecond=0)
+        expires = self._otp.end_of(OTPPurpose.PASSWORD_CHANGE)
         generation = citizen.generation if citizen else 0
         bind = grant_binding(
             OTPPurpose.PASSWORD_CHANGE,
@@ -194,7 +194,9 @@ class PasswordChange:
                 purpose=OTPPurpose.PASSWORD_CHANGE,
                 envelope=envelope,
                 citizen=citizen,
-                text=self._texts.password_change(reference=fresh.reference, otp=fresh.otp, minutes=OTP_LIFE_MINUTES),
+                text=self._texts.password_change(
+                    reference=fresh.reference, otp=fresh.otp, minutes=self._otp.minutes_of(OTPPurpose.PASSWORD_CHANGE)
+                ),
                 failure=None if right else failure,
             )
         self._sender.wake()

@@ -21,7 +21,7 @@ from authn.locks import NamedLocks
 from authn.messages.texts import SMSTexts
 from authn.otp.challenges import Begun, OTPChallenges, new_challenge_id
 from authn.otp.grants import Grants, grant_binding
-from authn.otp.rows import OTP_LIFE, OTP_LIFE_MINUTES, CapsuleContent, OTPPurpose
+from authn.otp.rows import CapsuleContent, OTPPurpose
 from authn.otp.sending import CodeSender
 from authn.password.factor import VAULT_SECRET_SIZE_BYTES, PasswordFactors
 from authn.password.policy import check, normalise
@@ -143,7 +143,6 @@ class PasswordActivation:
         self,
         *,
         engine: AsyncEngine,
-        clock: Clock,
         log: Log,
         register: CitizenRegister,
         codes: SealedActivationCodes,
@@ -157,7 +156,6 @@ class PasswordActivation:
         randomness: Randomness = secrets.token_bytes,
     ) -> None:
         self._engine = engine
-        self._clock = clock
         self._log = log
         self._register = register
         self._codes = codes
@@ -221,7 +219,7 @@ class PasswordActivation:
         self, citizen: Citizen | None, row: Mapping[str, Any], envelope: Envelope, cs: bytes, *, right: bool
     ) -> Begun:
         cid = new_challenge_id()
-        expires = (self._clock.now() + OTP_LIFE).replace(microsecond=0)
+        expires = self._otp.end_of(OTPPurpose.ACTIVATION)
         generation = citizen.generation if citizen else 0
         bind = grant_binding(
             OTPPurpose.ACTIVATION,
@@ -249,7 +247,9 @@ class PasswordActivation:
                 purpose=OTPPurpose.ACTIVATION,
                 envelope=envelope,
                 citizen=citizen,
-                text=self._texts.activation(reference=fresh.reference, otp=fresh.otp, minutes=OTP_LIFE_MINUTES),
+                text=self._texts.activation(
+                    reference=fresh.reference, otp=fresh.otp, minutes=self._otp.minutes_of(OTPPurpose.ACTIVATION)
+                ),
                 failure=None if right else {"factor": "activation_code"},
             )
         self._sender.wake()

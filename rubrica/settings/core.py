@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from authn.otp.budget import SMS_MESSAGES
+from authn.otp.rows import OTP_LIFE
 from rubrica.settings.base import ProcessSettings
 
 UNNAMED_ORGANISATION = "NTRES-DEVELOPMENT"
@@ -98,6 +99,9 @@ class CoreSettings(ProcessSettings):
     """At most so many codes by SMS to one citizen in so much time, to approve, activate or change; over it nothing is
     sent and the answer stays the same."""
 
+    code_life: Annotated[timedelta, Field(ge=timedelta(seconds=1), le=OTP_LIFE)] = OTP_LIFE
+    """How long a code to approve, activate or change is good; shorter only in development, to see one expire."""
+
     argon2_time_cost: Annotated[int, Field(ge=1, le=10)] = 2
     argon2_memory_kib: Annotated[int, Field(ge=8)] = 19 * 1024
     argon2_queue_limit: Annotated[int, Field(ge=1)] = 64
@@ -127,6 +131,7 @@ class CoreSettings(ProcessSettings):
             "sms_url: must be https": not self.sms_url.startswith("https://"),
             "edge_addresses: must be https": any(not url.startswith("https://") for url in self.edge_addresses),
             "client_audience: must be https": not self.client_audience.startswith("https://"),
+            "code_life: five minutes": self.code_life != OTP_LIFE,
             "argon2_memory_kib: at least 19456": self.argon2_memory_kib < 19 * 1024,
             "argon2_time_cost: at least 2": self.argon2_time_cost < PRODUCTION_TIME_COST,
             "log_level: debug tells too much": self.log_level == "debug",

@@ -1,7 +1,7 @@
 // Approve a list: password, then the code of the SMS, then back to whoever shows the documents.
 
 import { base64url, listSha256, normalizedNif, normalizedOtp, normalizedPassword, unbase64url } from "./canonical.js";
-import { post, Problem, sealed } from "./relay.js";
+import { CODE_REFUSALS, post, Problem, sealed } from "./relay.js";
 import { kept, Steps } from "./steps.js";
 
 const CS_BYTES = 32;
@@ -83,7 +83,7 @@ steps.onSubmit("code", async (form) => {
     location.replace(answer.redirect_url);
   } catch (error) {
     form.elements.otp.value = "";
-    if (!(error instanceof Problem) || !["factor_mismatch", "request_expired", "factor_locked"].includes(error.code)) {
+    if (!(error instanceof Problem) || !CODE_REFUSALS.includes(error.code)) {
       throw error;
     }
     pending.tries = error.code === "factor_mismatch" ? pending.tries - 1 : 0;

@@ -8,7 +8,7 @@ import {
   normalizedPassword,
   unbase64url,
 } from "./canonical.js";
-import { post, Problem, sealed } from "./relay.js";
+import { CODE_REFUSALS, post, Problem, sealed } from "./relay.js";
 import { openAnswer } from "./sealing.js";
 import { kept, Steps } from "./steps.js";
 
@@ -72,7 +72,7 @@ steps.onSubmit("code", async (form) => {
     steps.show("new");
   } catch (error) {
     form.elements.otp.value = "";
-    if (!(error instanceof Problem) || !["factor_mismatch", "request_expired", "factor_locked"].includes(error.code)) {
+    if (!(error instanceof Problem) || !CODE_REFUSALS.includes(error.code)) {
       throw error;
     }
     pending.tries = error.code === "factor_mismatch" ? pending.tries - 1 : 0;

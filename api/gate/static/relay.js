@@ -13,6 +13,9 @@ export class Problem extends Error {
   }
 }
 
+// The answers to a code that is not good: wrong, or over for whatever reason.
+export const CODE_REFUSALS = ["factor_mismatch", "code_expired", "request_expired", "factor_locked"];
+
 export async function post(path, body) {
   let response;
   try {

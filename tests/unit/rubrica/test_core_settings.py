@@ -74,6 +74,7 @@ def test_production_as_it_should_be(tmp_path: Path) -> None:
     ("change", "named"),
     [
         ({"log_level": "debug"}, "log_level"),
+        ({"code_life": 30}, "code_life"),
         ({"argon2_time_cost": 1}, "argon2_time_cost"),
         ({"argon2_memory_kib": 1024}, "argon2_memory_kib"),
         ({"edge_addresses": ("http://web.example/",)}, "edge_addresses"),

@@ -40,6 +40,7 @@ from domain.algorithms import KeyType
 from domain.errors import (
     ActivationError,
     CallerRefused,
+    CodeExpired,
     CredentialSuspended,
     FactorMismatch,
     HSMUnavailable,
@@ -233,14 +234,16 @@ async def test_a_key_that_was_exchanged_opens_nothing(tmp_path):
 # --- time
 
 
-async def test_a_late_code_is_not_even_tested(timed):
+@pytest.mark.parametrize("what", ["right", "wrong code", "wrong password"])
+async def test_a_late_code_is_not_even_tested(timed, what):
     staged = await timed.stage()
-    begun = await timed.begin(staged)
-    otp = await timed.otp(begun.challenge_id)
+    begun = await timed.begin(staged, **({"password": "not the password"} if what == "wrong password" else {}))
+    otp = await timed.otp(begun.challenge_id) if what == "right" else "123456"
     timed.core.clock.advance(300)
     envelope = await timed.otp_envelope(staged, begun, otp)
     before = timed.vault.calls["mac"]
-    with pytest.raises(FactorMismatch):
+    # The same words for all three: that it is over was known to whoever began, and nothing else is told.
+    with pytest.raises(CodeExpired, match=r"^the code's time is over; begin again$"):
         await timed.core.activation.complete(begun.challenge_id, envelope)
     assert timed.vault.calls["mac"] == before
     await nothing_signed(timed)
