@@ -1,32 +1,33 @@
-"""The register of callers: which systems may ask for signatures, how they prove who they are, and what they may do.
+"""The register of callers: which systems may ask for signatures, by what they prove who they are, and what they may do.
 
-A client proves itself with ``private_key_jwt`` (RFC 7523 §3, OpenID Connect Core §9), ES256 only. What it gets is a
-grant for one transaction, which the edge carries to STAGE: the edge itself can vouch for nobody.
+A client is known by a public key, or by a certificate: then by its issuer and its subject, so that a renewed one needs
+no new entry. Whoever proves itself (``authn/assertions.py``) gets a grant for one transaction, which the edge carries
+to STAGE: the edge itself can vouch for nobody.
 """
 
 import base64
 import hashlib
 import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.log import Event, EventTag, Log
 from authn.columns import ColumnCipher
 from authn.tables import UTCDateTime, metadata
-from domain import jws
+from certs.clients import CertificateRefused, ClientCertificate, ClientCertificates
+from certs.revocation_lists import StatusUnknown
 from domain.clock import Clock
-from domain.errors import AlreadyRegistered, CallerRefused, MalformedRequest, NotFound
+from domain.errors import AlreadyRegistered, CallerRefused, DependencyUnavailable, MalformedRequest, NotFound
 from domain.ids import ClientId, Randomness
 
 WEB = ClientId("web")
@@ -34,36 +35,23 @@ WEB = ClientId("web")
 
 GRANT_SIZE_BYTES = 32
 GRANT_LIFE = timedelta(hours=24)
-ASSERTION_LIFE_SECONDS = 300
-CLOCK_LEEWAY_SECONDS = 30
-"""How far a client's clock may run ahead."""
-ASSERTION_LIMIT_CHARACTERS = 4096
 TRANSACTION_LIMIT_CHARACTERS = 128
 NAME_LIMIT_CHARACTERS = 80
 
-_CLIENT_ID = re.compile(r"[a-z0-9][a-z0-9.-]{1,63}")
-_TRANSACTION_ID = re.compile(rf"[\x21-\x7e]{{0,{TRANSACTION_LIMIT_CHARACTERS}}}")
-_JTI = re.compile(r"[\x21-\x7e]{8,128}")
-_HEADERS = {"alg", "kid", "typ"}
-_REFUSAL = "the client could not prove who it is"
+CLIENT_ID = re.compile(r"[a-z0-9][a-z0-9.-]{1,63}")
 
 client = sa.Table(
     "client",
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("name", sa.String(NAME_LIMIT_CHARACTERS), nullable=False),
-    sa.Column("public_key", sa.LargeBinary, nullable=False, comment="SubjectPublicKeyInfo, DER, P-256"),
+    sa.Column("public_key", sa.LargeBinary, nullable=False, comment="SubjectPublicKeyInfo, DER, P-256; or empty"),
+    sa.Column("subject", sa.LargeBinary, nullable=False, comment="of its certificates, Name, DER; or empty"),
+    sa.Column("issuer_key_sha256", sa.LargeBinary, nullable=False, comment="of their authority's key; or empty"),
     sa.Column("rights", sa.JSON, nullable=False),
     sa.Column("return_urls", sa.JSON, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("guard", sa.LargeBinary, nullable=False, comment="authenticates the row"),
-)
-
-client_assertion = sa.Table(
-    "client_assertion",
-    metadata,
-    sa.Column("jti_sha256", sa.LargeBinary(32), primary_key=True, comment="of client id and jti"),
-    sa.Column("expires", UTCDateTime, nullable=False, index=True),
 )
 
 client_grant = sa.Table(
@@ -107,37 +95,57 @@ class Caller:
     """The transaction that its grant is good for; empty for a caller without one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuthenticatedClient:
-    """A client that has just proved who it is; only ``ClientAuthenticator`` makes one."""
+@dataclass(frozen=True, slots=True)
+class RegisteredKey:
+    """A client proves itself by this key."""
 
-    id: ClientId
-    name: str
-    rights: frozenset[Right]
-    return_urls: tuple[str, ...]
-    grant: str
-    """base64url of 32 random bytes; empty where none was asked for."""
+    key: ec.EllipticCurvePublicKey
 
-    def __repr__(self) -> str:
-        return f"AuthenticatedClient(id={self.id!r})"
+
+@dataclass(frozen=True, slots=True)
+class RegisteredCertificate:
+    """A client proves itself by the key of any certificate of this authority for this subject."""
+
+    subject: bytes
+    """Name, DER; compared byte by byte."""
+    issuer_key_sha256: bytes
+
+    def fits(self, shown: ClientCertificate) -> bool:
+        """Whether a chain that holds is the client's."""
+        return (self.subject, self.issuer_key_sha256) == (shown.subject, shown.issuer_key_sha256)
+
+
+Credential: TypeAlias = RegisteredKey | RegisteredCertificate
+"""By what a client proves itself: the entry decides, never what the client sends."""
 
 
 class CallerRegister:
     """Keeps the callers; rows carry a guard, so that a right or key edited in the database is refused."""
 
-    def __init__(self, columns: ColumnCipher, clock: Clock, log: Log, *, web: Caller, plain_http: bool = False) -> None:
+    def __init__(
+        self,
+        columns: ColumnCipher,
+        clock: Clock,
+        log: Log,
+        certificates: ClientCertificates,
+        *,
+        web: Caller,
+        plain_http: bool = False,
+    ) -> None:
         """Take what the register works with.
 
         Args:
             columns: Makes the guards.
             clock: Tells when a grant is over.
             log: Takes a leaf for every change.
+            certificates: Checks the certificate that a client is entered with.
             web: The built-in client, which needs neither key nor grant.
             plain_http: Whether return URLs on loopback may do without TLS (development).
         """
         self._columns = columns
         self._clock = clock
         self._log = log
+        self._certificates = certificates
         self._web = web
         self._plain_http = plain_http
 
@@ -147,31 +155,35 @@ class CallerRegister:
         *,
         client_id: str,
         name: str,
-        public_key: bytes,
         rights: Sequence[str],
         return_urls: Sequence[str],
+        public_key: bytes = b"",
+        certificate_chain: Sequence[bytes] = (),
     ) -> Caller:
-        """Enter a client in the caller's transaction, with a leaf in the log.
+        """Enter a client in the caller's transaction, with a leaf in the log; by key or by certificate, not both.
 
         Args:
             connection: The caller's transaction.
             client_id: 2 to 64 lower-case letters, digits, points, hyphens; not ``web``.
             name: What citizens are shown; at most 80 characters.
-            public_key: SubjectPublicKeyInfo, DER, of a P-256 key.
             rights: Names of ``Right``.
             return_urls: Exact HTTPS addresses without query and fragment; at least one.
+            public_key: SubjectPublicKeyInfo, DER, of a P-256 key.
+            certificate_chain: The client's certificate, then authorities up to an anchor, DER. Of it issuer and subject
+                are kept.
 
         Raises:
-            MalformedRequest: A field is wrong.
+            MalformedRequest: A field is wrong, or the certificate is not good now.
             AlreadyRegistered: The id is taken.
+            DependencyUnavailable: Nobody knows whether the certificate is revoked.
         """
-        if _CLIENT_ID.fullmatch(client_id) is None or client_id == WEB:
+        if CLIENT_ID.fullmatch(client_id) is None or client_id == WEB:
             raise MalformedRequest(
                 "a client id has 2 to 64 lower-case letters, digits, points or hyphens, and is not web"
             )
         if not name.isprintable() or not 0 < len(name.strip()) <= len(name) <= NAME_LIMIT_CHARACTERS:
             raise MalformedRequest(f"a client's name has at most {NAME_LIMIT_CHARACTERS} printable characters")
-        spki = checked_key(public_key)
+        proof = await self._proof(public_key, certificate_chain)
         try:
             granted = frozenset(Right(right) for right in rights)
         except ValueError:
@@ -183,7 +195,7 @@ class CallerRegister:
         row: dict[str, Any] = {
             "id": client_id,
             "name": name,
-            "public_key": spki,
+            **proof,
             "rights": sorted(granted),
             "return_urls": list(return_urls),
             "state": ClientState.ACTIVE.value,
@@ -202,7 +214,14 @@ class CallerRegister:
                 facts={
                     "action": "client_registered",
                     "client": client_id,
-                    "key_sha256": hashlib.sha256(spki).digest(),
+                    **(
+                        {"key_sha256": hashlib.sha256(proof["public_key"]).digest()}
+                        if public_key
+                        else {
+                            "subject_sha256": hashlib.sha256(proof["subject"]).digest(),
+                            "issuer_key_sha256": proof["issuer_key_sha256"],
+                        }
+                    ),
                     "rights": " ".join(sorted(granted)),
                 },
             ),
@@ -229,10 +248,8 @@ class CallerRegister:
             Event(tag=EventTag.ADMIN, facts={"action": "client_state", "client": client_id, "state": state.value}),
         )
 
-    async def find(
-        self, connection: AsyncConnection, client_id: str
-    ) -> tuple[Caller, ec.EllipticCurvePublicKey] | None:
-        """An active client and its key.
+    async def find(self, connection: AsyncConnection, client_id: str) -> tuple[Caller, Credential] | None:
+        """An active client, and by what it proves itself.
 
         Raises:
             cryptography.exceptions.InvalidTag: The row was edited behind the core's back.
@@ -240,10 +257,12 @@ class CallerRegister:
         row = await self._row(connection, client_id)
         if row is None or row["state"] != ClientState.ACTIVE.value:
             return None
+        if not row["public_key"]:
+            return _caller(row), RegisteredCertificate(row["subject"], row["issuer_key_sha256"])
         key = serialization.load_der_public_key(row["public_key"])
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise TypeError("a registered key is of another type")
-        return _caller(row), key
+        return _caller(row), RegisteredKey(key)
 
     async def grant(
         self, connection: AsyncConnection, client_id: ClientId, transaction_id: str, randomness: Randomness
@@ -287,7 +306,7 @@ class CallerRegister:
         known = await self.find(connection, row["client"])
         if known is None:
             raise CallerRefused("the grant is unknown or over")
-        caller, _key = known
+        caller, _credential = known
         return Caller(
             id=caller.id,
             name=caller.name,
@@ -301,6 +320,21 @@ class CallerRegister:
         if row is not None:
             self._columns.check(row["guard"], *_client_facts(row))
         return row
+
+    async def _proof(self, public_key: bytes, certificate_chain: Sequence[bytes]) -> dict[str, bytes]:
+        if bool(public_key) == bool(certificate_chain):
+            raise MalformedRequest("a client has either a public key or a certificate")
+        if public_key:
+            return {"public_key": checked_key(public_key), "subject": b"", "issuer_key_sha256": b""}
+        now = self._clock.now()
+        try:
+            shown = await self._certificates.check(certificate_chain, now)
+            await self._certificates.check_status(shown, now)
+        except CertificateRefused as error:
+            raise MalformedRequest(f"the certificate is not accepted: {error}") from None
+        except StatusUnknown as error:
+            raise DependencyUnavailable(str(error)) from None
+        return {"public_key": b"", "subject": shown.subject, "issuer_key_sha256": shown.issuer_key_sha256}
 
     def _check_return_url(self, url: str) -> None:
         try:
@@ -320,97 +354,6 @@ class CallerRegister:
             and " " not in url
         ):
             raise MalformedRequest("a return URL is an HTTPS address without user, query and fragment")
-
-
-class ClientAuthenticator:
-    """Checks a client's assertion and gives a grant for it."""
-
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        register: CallerRegister,
-        clock: Clock,
-        *,
-        audience: str,
-        randomness: Randomness = secrets.token_bytes,
-    ) -> None:
-        self._engine = engine
-        self._register = register
-        self._clock = clock
-        self._audience = audience
-        self._randomness = randomness
-        # Against this key an unknown client's assertion is verified, so that its refusal takes as long as another's.
-        self._nobody = ec.generate_private_key(ec.SECP256R1()).public_key()
-
-    async def authenticate(self, assertion: str, transaction_id: str) -> AuthenticatedClient:
-        """Check a compact ES256 JWS with ``iss`` = ``sub`` = ``kid`` = client id, once.
-
-        Args:
-            assertion: As the client sent it.
-            transaction_id: What the grant is to be good for; empty: no grant, only who it is.
-
-        Raises:
-            CallerRefused: The client is unknown or blocked, or the assertion is wrong, over or used: one text for all.
-            MalformedRequest: The transaction id is too long or has other signs.
-        """
-        if _TRANSACTION_ID.fullmatch(transaction_id) is None:
-            raise MalformedRequest(
-                f"a transaction id has at most {TRANSACTION_LIMIT_CHARACTERS} visible ASCII characters"
-            )
-        if len(assertion) > ASSERTION_LIMIT_CHARACTERS:
-            raise CallerRefused(_REFUSAL)
-        try:
-            claimed = jws.unverified_claims(assertion).get("iss")
-            header = jws.unverified_header(assertion)
-            client_id = claimed if isinstance(claimed, str) and _CLIENT_ID.fullmatch(claimed) else ""
-            async with self._engine.connect() as connection:
-                known = await self._register.find(connection, client_id)
-            claims = jws.verify(assertion, self._nobody if known is None else known[1])
-        except jws.JWSInvalid:
-            raise CallerRefused(_REFUSAL) from None
-        # A header that we do not know may change what the rest means ("crit", RFC 7515 §4.1.11).
-        if known is None or not header.keys() <= _HEADERS or header.get("kid") != known[0].id:
-            raise CallerRefused(_REFUSAL)
-        caller = known[0]
-        jti, expires = self._check_claims(claims, caller.id)
-        async with self._engine.begin() as connection:
-            await self._spend(connection, caller.id, jti, expires)
-            grant = (
-                await self._register.grant(connection, caller.id, transaction_id, self._randomness)
-                if transaction_id
-                else ""
-            )
-        return AuthenticatedClient(
-            id=caller.id, name=caller.name, rights=caller.rights, return_urls=caller.return_urls, grant=grant
-        )
-
-    def _check_claims(self, claims: dict[str, Any], client_id: ClientId) -> tuple[str, datetime]:
-        """RFC 7523 §3, narrowed: one audience, ``iat`` and ``jti`` required, a short life."""
-        now = self._clock.now().timestamp()
-        issued, expires, jti = claims.get("iat"), claims.get("exp"), claims.get("jti")
-        if (
-            claims.get("iss") != client_id
-            or claims.get("sub") != client_id
-            or claims.get("aud") not in (self._audience, [self._audience])
-            # ``bool`` is an ``int`` to Python, not to JSON.
-            or type(issued) is not int
-            or type(expires) is not int
-            or not isinstance(jti, str)
-            or _JTI.fullmatch(jti) is None
-            or issued > now + CLOCK_LEEWAY_SECONDS
-            or expires <= now
-            or not 0 < expires - issued <= ASSERTION_LIFE_SECONDS
-        ):
-            raise CallerRefused(_REFUSAL)
-        return jti, datetime.fromtimestamp(expires, UTC)
-
-    async def _spend(self, connection: AsyncConnection, client_id: ClientId, jti: str, expires: datetime) -> None:
-        await connection.execute(sa.delete(client_assertion).where(client_assertion.c.expires <= self._clock.now()))
-        used = hashlib.sha256(f"{client_id}\n{jti}".encode()).digest()
-        try:
-            await connection.execute(sa.insert(client_assertion).values(jti_sha256=used, expires=expires))
-        except sa.exc.IntegrityError:
-            raise CallerRefused(_REFUSAL) from None
 
 
 def checked_key(public_key: bytes) -> bytes:
@@ -446,6 +389,8 @@ def _client_facts(row: Any) -> tuple[str, ...]:
         row["id"],
         row["name"],
         row["public_key"].hex(),
+        row["subject"].hex(),
+        row["issuer_key_sha256"].hex(),
         row["state"],
         str(len(rights)),
         *rights,

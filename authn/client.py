@@ -236,11 +236,12 @@ class CallersClient:
         """Check a private_key_jwt (RFC 7523).
 
         Args:
-            assertion: Compact ES256 JWS; its ``jti`` is used up by this.
+            assertion: Compact JWS; its ``jti`` is used up by this.
             transaction_id: What the grant is to be good for; empty asks for none.
 
         Raises:
             CallerRefused: The proof does not hold.
+            DependencyUnavailable: Nobody knows now whether the client's certificate is revoked.
         """
         request = authn_pb2.AuthenticateClientRequest(assertion=assertion, transaction_id=transaction_id)
         answer = await call(self._stub.AuthenticateClient, request, deadline_seconds=QUICK_SECONDS)
@@ -273,19 +274,35 @@ class RegistryClient:
         await call(self._stub.Unlock, authn_pb2.UnlockRequest(nif=nif), deadline_seconds=QUICK_SECONDS)
 
     async def register_client(
-        self, *, client_id: str, name: str, public_key: bytes, rights: Sequence[str], return_urls: Sequence[str]
+        self,
+        *,
+        client_id: str,
+        name: str,
+        rights: Sequence[str],
+        return_urls: Sequence[str],
+        public_key: bytes = b"",
+        certificate_chain: Sequence[bytes] = (),
     ) -> None:
-        """Enter a calling system.
+        """Enter a calling system, by its key or by its certificate.
 
         Args:
             client_id: Its name in tokens.
             name: What citizens are shown.
-            public_key: SubjectPublicKeyInfo, DER, P-256.
             rights: What it may ask for.
             return_urls: Exact addresses to which its citizens may be sent back.
+            public_key: SubjectPublicKeyInfo, DER, P-256.
+            certificate_chain: Its certificate, then authorities up to an anchor of the core; DER.
+
+        Raises:
+            MalformedRequest: Neither or both, or one that is not accepted; the detail says why.
         """
         request = authn_pb2.RegisterClientRequest(
-            client_id=client_id, name=name, public_key=public_key, rights=rights, return_urls=return_urls
+            client_id=client_id,
+            name=name,
+            public_key=public_key,
+            certificate_chain=certificate_chain,
+            rights=rights,
+            return_urls=return_urls,
         )
         await call(self._stub.RegisterClient, request, deadline_seconds=QUICK_SECONDS)
 

@@ -5,7 +5,8 @@ from typing import Any
 import grpc
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from authn.agencies import CallerRegister, ClientAuthenticator
+from authn.agencies import CallerRegister
+from authn.assertions import ClientAuthenticator
 from authn.challenge import Challenges
 from authn.envelope import Envelope, EnvelopePurpose
 from authn.otp.challenges import Begun
@@ -177,9 +178,10 @@ class RegistryServicer(authn_pb2_grpc.RegistryServicer):
                 connection,
                 client_id=request.client_id,
                 name=request.name,
-                public_key=request.public_key,
                 rights=list(request.rights),
                 return_urls=list(request.return_urls),
+                public_key=request.public_key,
+                certificate_chain=list(request.certificate_chain),
             )
         return authn_pb2.RegisterClientAnswer()
 

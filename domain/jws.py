@@ -1,4 +1,8 @@
-"""Compact JWS (RFC 7515) with ES256 only: what TOK signs, what callers sign, what anyone verifies."""
+"""Compact JWS (RFC 7515): what TOK signs, what callers sign, what anyone verifies.
+
+The key decides which algorithms there are, never the token: ES256 for an elliptic curve key, RS256 or PS256 for an RSA
+key (RFC 8725 §3.1). All of ours sign with ES256; only callers with a certificate may have RSA.
+"""
 
 import base64
 import binascii
@@ -8,14 +12,22 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 ES256_SIZE_BYTES = 64
+ASSERTION_LIMIT_CHARACTERS = 12 * 1024
+"""A caller's proof with three certificates in it; what the edge forwards and the core looks at. Together with all other
+headers it must stay below 16 KiB, which is where HTTP/1.1 and gRPC stop reading."""
+
+_RSA_PADDINGS: Mapping[str, padding.AsymmetricPadding] = {
+    "RS256": padding.PKCS1v15(),
+    "PS256": padding.PSS(padding.MGF1(hashes.SHA256()), salt_length=32),  # RFC 7518 §3.5: as long as the digest
+}
 
 
 class JWSInvalid(ValueError):
-    """Not a compact ES256 JWS by this key."""
+    """Not a compact JWS by this key."""
 
 
 def signing_input(header: Mapping[str, Any], claims: Mapping[str, Any]) -> bytes:
@@ -55,24 +67,38 @@ def unverified_claims(token: str) -> dict[str, Any]:
     return _parse(parts[1])
 
 
-def verify(token: str, key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
-    """The claims of a token that ``key`` signed with ES256; expiry and audience are the caller's to check.
+def verify(token: str, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> dict[str, Any]:
+    """The claims of a token that ``key`` signed; expiry and audience are the caller's to check.
+
+    Args:
+        token: Compact JWS.
+        key: P-256: the token must be ES256; RSA: RS256 or PS256.
 
     Raises:
         JWSInvalid: Another algorithm, another key, or not a token at all.
     """
     signed, _, signature = token.rpartition(".")
-    if unverified_header(token).get("alg") != "ES256":
-        raise JWSInvalid("the algorithm must be ES256")
+    algorithm = unverified_header(token).get("alg")
     raw = _unbase64url(signature)
-    if len(raw) != ES256_SIZE_BYTES:
-        raise JWSInvalid("an ES256 signature has 64 bytes")
-    der = encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
     try:
-        key.verify(der, signed.encode(), ec.ECDSA(hashes.SHA256()))
+        if isinstance(key, rsa.RSAPublicKey):
+            scheme = _RSA_PADDINGS.get(algorithm) if isinstance(algorithm, str) else None
+            if scheme is None:
+                raise JWSInvalid("the algorithm must be RS256 or PS256")
+            key.verify(raw, signed.encode(), scheme, hashes.SHA256())
+        else:
+            if algorithm != "ES256":
+                raise JWSInvalid("the algorithm must be ES256")
+            key.verify(_es256_der(raw), signed.encode(), ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:
         raise JWSInvalid("the signature does not verify") from None
     return unverified_claims(token)
+
+
+def _es256_der(raw: bytes) -> bytes:
+    if len(raw) != ES256_SIZE_BYTES:
+        raise JWSInvalid("an ES256 signature has 64 bytes")
+    return encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
 
 
 def _parse(part: str) -> dict[str, Any]:

@@ -213,31 +213,56 @@ def revoke(
 def client_add(
     client_id: Annotated[str, typer.Argument(help="Its name in tokens.")],
     name: Annotated[str, typer.Option(help="What citizens are shown.")],
-    public_key: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="P-256 public key, PEM.")],
     return_url: Annotated[list[str], typer.Option(help="Exact address to which its citizens may be sent back.")],
+    public_key: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="P-256 public key, PEM; or --certificate.")
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Its certificate, then its authorities, PEM; or --public-key."),
+    ] = None,
     right: Annotated[list[str], typer.Option(help="What it may ask for.")] = ["sign"],  # noqa: B006 -- typer's own form
     socket: OperatorSocket = None,
 ) -> None:
-    """Enter a calling system."""
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
-
+    """Enter a calling system, by its key or by its certificate."""
     from authn.client import RegistryClient
 
-    try:
-        key = load_pem_public_key(public_key.read_bytes())
-    except ValueError:
-        fail(f"{public_key} holds no public key in PEM")
+    if (public_key is None) == (certificate is None):
+        fail("give either --public-key or --certificate")
+    key = b"" if public_key is None else _public_key(public_key)
+    chain = [] if certificate is None else _certificates(certificate)
 
     def question(channel: "grpc.aio.Channel") -> Coroutine[Any, Any, None]:
         return RegistryClient(channel).register_client(
             client_id=client_id,
             name=name,
-            public_key=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+            public_key=key,
+            certificate_chain=chain,
             rights=right,
             return_urls=return_url,
         )
 
     ask("operator", socket, question)
+
+
+def _public_key(path: Path) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except ValueError:
+        fail(f"{path} holds no public key in PEM")
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _certificates(path: Path) -> list[bytes]:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    try:
+        return [each.public_bytes(Encoding.DER) for each in x509.load_pem_x509_certificates(path.read_bytes())]
+    except ValueError:
+        fail(f"{path} holds no certificate in PEM")
 
 
 TokenKind = Annotated[str, typer.Argument(help="core or pki: which keys the token holds.")]

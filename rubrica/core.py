@@ -22,7 +22,8 @@ from audit.log import Log
 from audit.proto import audit_pb2_grpc
 from audit.reading import LogReader
 from audit.service import AuditorServicer
-from authn.agencies import WEB, Caller, CallerRegister, ClientAuthenticator, Right
+from authn.agencies import WEB, Caller, CallerRegister, Right
+from authn.assertions import ClientAuthenticator
 from authn.challenge import Challenges
 from authn.columns import ColumnCipher
 from authn.messages.outbox import Outbox, OutboxSender
@@ -50,6 +51,7 @@ from authn.rpc import ErrorInterceptor
 from authn.service import CallersServicer, FactorsServicer, RegistryServicer
 from authn.sessions import Sessions
 from certs.anchors import TrustAnchors
+from certs.clients import ClientCertificates
 from certs.http_issuer import HTTPIssuer
 from certs.issuer import Issuer, NoIssuer, OrganisationSubject
 from domain.clock import Clock, SystemClock
@@ -216,7 +218,10 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
     web = Caller(
         id=WEB, name=settings.service_name, rights=frozenset({Right.SIGN}), return_urls=settings.edge_addresses
     )
-    callers = CallerRegister(columns, clock, leaves, web=web, plain_http=settings.profile == "development")
+    certificates = ClientCertificates(settings.agency_trust_dir)
+    callers = CallerRegister(
+        columns, clock, leaves, certificates, web=web, plain_http=settings.profile == "development"
+    )
     challenges = Challenges(engine, vault, clock, leaves)
     stretcher = Stretcher(queue_limit=settings.argon2_queue_limit)
     factors = PasswordFactors(vault, stretcher, clock)
@@ -304,7 +309,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
         requests=requests,
         approvals=approvals,
         epochs=epochs,
-        authenticator=ClientAuthenticator(engine, callers, clock, audience=settings.client_audience),
+        authenticator=ClientAuthenticator(engine, callers, certificates, clock, audience=settings.client_audience),
         officers=officers,
         desk=desk,
         papers=papers,

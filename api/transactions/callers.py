@@ -3,6 +3,7 @@
 from api.transactions.service import Transactions
 from authn.client import AuthenticatedClient, CallersClient
 from domain.errors import CallerRefused
+from domain.jws import ASSERTION_LIMIT_CHARACTERS
 
 _SCHEME = "bearer "
 
@@ -11,11 +12,14 @@ def bearer(authorization: str | None) -> str:
     """The bearer token.
 
     Raises:
-        CallerRefused: Another scheme, or none.
+        CallerRefused: Another scheme, or none, or longer than any that the core would look at.
     """
     if authorization is None or not authorization.lower().startswith(_SCHEME):
         raise CallerRefused("a bearer token is needed")
-    return authorization[len(_SCHEME) :].strip()
+    token = authorization[len(_SCHEME) :].strip()
+    if len(token) > ASSERTION_LIMIT_CHARACTERS:
+        raise CallerRefused("the bearer token is too long")
+    return token
 
 
 def is_assertion(token: str) -> bool:

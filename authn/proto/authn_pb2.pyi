@@ -305,18 +305,20 @@ class UnlockAnswer(_message.Message):
     def __init__(self) -> None: ...
 
 class RegisterClientRequest(_message.Message):
-    __slots__ = ("client_id", "name", "public_key", "rights", "return_urls")
+    __slots__ = ("client_id", "name", "public_key", "rights", "return_urls", "certificate_chain")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     RIGHTS_FIELD_NUMBER: _ClassVar[int]
     RETURN_URLS_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_CHAIN_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     name: str
     public_key: bytes
     rights: _containers.RepeatedScalarFieldContainer[str]
     return_urls: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, client_id: _Optional[str] = ..., name: _Optional[str] = ..., public_key: _Optional[bytes] = ..., rights: _Optional[_Iterable[str]] = ..., return_urls: _Optional[_Iterable[str]] = ...) -> None: ...
+    certificate_chain: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, client_id: _Optional[str] = ..., name: _Optional[str] = ..., public_key: _Optional[bytes] = ..., rights: _Optional[_Iterable[str]] = ..., return_urls: _Optional[_Iterable[str]] = ..., certificate_chain: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class RegisterClientAnswer(_message.Message):
     __slots__ = ()

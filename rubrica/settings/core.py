@@ -72,6 +72,10 @@ class CoreSettings(ProcessSettings):
     trust_anchors_file: Path | None = None
     """Roots, PEM, that the issuer's certificates must lead up to; needed with ``issuer_socket``. Read at first need."""
 
+    agency_trust_dir: Path | None = None
+    """Certificates of calling systems: a folder with their authorities (``*.pem``, each of them an anchor) and current
+    lists of revoked certificates (``*.crl``); read again when it changes. Without it clients have keys only."""
+
     organisation: str = "Rúbrica"
     """Whose seal and name stand on receipts and letters."""
     organisation_id: Annotated[

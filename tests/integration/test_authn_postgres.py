@@ -13,11 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import audit.log
 from audit.log import Log
-from authn.agencies import WEB, Caller, CallerRegister, ClientAuthenticator, Right, client_grant
+from authn.agencies import WEB, Caller, CallerRegister, Right, client_grant
+from authn.assertions import ClientAuthenticator
 from authn.columns import ColumnCipher, data_key
 from authn.messages.outbox import MessageState, Outbox, OutboxSender, message
 from authn.registration.citizens import CitizenRegister, citizen
 from authn.tables import metadata
+from certs.clients import ClientCertificates
 from domain import jws
 from domain.clock import SystemClock
 from domain.errors import AlreadyRegistered, CallerRefused, StateConflict
@@ -126,7 +128,7 @@ async def test_senders_of_two_cores_share_the_outbox(engine: AsyncEngine) -> Non
 async def test_an_assertion_is_good_once(engine: AsyncEngine) -> None:
     clock, key = FrozenClock(), ec.generate_private_key(ec.SECP256R1())
     web = Caller(id=WEB, name="Rúbrica", rights=frozenset({Right.SIGN}), return_urls=())
-    callers = CallerRegister(ColumnCipher({1: bytes(32)}), clock, Log(clock), web=web)
+    callers = CallerRegister(ColumnCipher({1: bytes(32)}), clock, Log(clock), ClientCertificates(None), web=web)
     async with engine.begin() as connection:
         await callers.register(
             connection,
@@ -142,7 +144,7 @@ async def test_an_assertion_is_good_once(engine: AsyncEngine) -> None:
     claims = {"iss": "agency", "sub": "agency", "aud": "edge", "iat": now, "exp": now + 60, "jti": "12345678"}
     signed = jws.signing_input({"kid": "agency"}, claims)
     assertion = jws.assemble(signed, key.sign(signed, ec.ECDSA(hashes.SHA256())))
-    authenticator = ClientAuthenticator(engine, callers, clock, audience="edge")
+    authenticator = ClientAuthenticator(engine, callers, ClientCertificates(None), clock, audience="edge")
     answers = await asyncio.gather(
         *(authenticator.authenticate(assertion, "T1") for _ in range(5)), return_exceptions=True
     )

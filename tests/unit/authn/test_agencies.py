@@ -20,14 +20,14 @@ from authn.agencies import (
     WEB,
     Caller,
     CallerRegister,
-    ClientAuthenticator,
     ClientState,
     Right,
     client,
-    client_assertion,
     client_grant,
 )
+from authn.assertions import ClientAuthenticator, client_assertion
 from authn.columns import ColumnCipher
+from certs.clients import ClientCertificates
 from domain import jws
 from domain.errors import AlreadyRegistered, CallerRefused, MalformedRequest, NotFound
 from domain.ids import ClientId
@@ -55,8 +55,11 @@ class Desk:
     clock: FrozenClock = field(default_factory=FrozenClock)
 
     def __post_init__(self) -> None:
-        self.register = CallerRegister(self.columns, self.clock, Log(self.clock), web=WEB_CALLER)
-        self.authenticator = ClientAuthenticator(self.engine, self.register, self.clock, audience=AUDIENCE)
+        certificates = ClientCertificates(None)
+        self.register = CallerRegister(self.columns, self.clock, Log(self.clock), certificates, web=WEB_CALLER)
+        self.authenticator = ClientAuthenticator(
+            self.engine, self.register, certificates, self.clock, audience=AUDIENCE
+        )
 
     async def enter(self, **changes: Any) -> Caller:
         values = {
@@ -446,7 +449,9 @@ async def test_a_wrong_entry_is_refused(desk: Desk, wrong: dict[str, Any]) -> No
 
 
 async def test_plain_http_on_loopback_is_for_development(desk: Desk) -> None:
-    desk.register = CallerRegister(desk.columns, desk.clock, Log(desk.clock), web=WEB_CALLER, plain_http=True)
+    desk.register = CallerRegister(
+        desk.columns, desk.clock, Log(desk.clock), ClientCertificates(None), web=WEB_CALLER, plain_http=True
+    )
     entered = await desk.enter(return_urls=["http://127.0.0.1:8000/back"])
     assert entered.return_urls == ("http://127.0.0.1:8000/back",)
     with pytest.raises(MalformedRequest):
