@@ -82,6 +82,16 @@ class SealedToken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SealedLogin:
+    """An identity token, sealed to the page's secret."""
+
+    sealed_token: bytes = field(repr=False)
+    expires: datetime
+    return_url: str
+    """Where the browser takes it, as the core's settings have it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthenticatedClient:
     """A calling system that proved who it is."""
 
@@ -197,8 +207,8 @@ class FactorsClient:
         )
         return _otp(await call(self._stub.PinBegin, request, deadline_seconds=QUICK_SECONDS))
 
-    async def pin_complete(self, challenge_id: str, audience: str, nonce: str, envelope: Envelope) -> SealedToken:
-        """Present access code and PIN; gives the identity token, sealed to the page's secret.
+    async def pin_complete(self, challenge_id: str, audience: str, nonce: str, envelope: Envelope) -> SealedLogin:
+        """Present access code and PIN; gives the identity token, sealed to the page's secret, and where to take it.
 
         Raises:
             FactorMismatch: Either is wrong, or it is for another asker, or over.
@@ -210,7 +220,9 @@ class FactorsClient:
             envelope=envelope_message(envelope, authn_pb2.Envelope),
         )
         answer = await call(self._stub.PinComplete, request, deadline_seconds=QUICK_SECONDS)
-        return SealedToken(sealed_token=answer.sealed_token, expires=moment(answer.expires))
+        return SealedLogin(
+            sealed_token=answer.sealed_token, expires=moment(answer.expires), return_url=answer.return_url
+        )
 
     async def _complete(self, method: Any, challenge_id: str, envelope: Envelope) -> SealedToken:
         request = authn_pb2.ActivationCompleteRequest(
@@ -308,11 +320,23 @@ class RegistryClient:
 
     async def token_key(self) -> ec.EllipticCurvePublicKey:
         """The key with which statements, tokens and receipts are signed."""
-        answer = await call(self._stub.TokenKey, authn_pb2.TokenKeyRequest(), deadline_seconds=QUICK_SECONDS)
-        key = load_der_public_key(answer.public_key)
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise CoreFault("the token key is not an elliptic curve key")
-        return key
+        return await token_key(self._stub)
+
+
+async def token_key(stub: Any) -> ec.EllipticCurvePublicKey:
+    """The public key TOK, from a service that gives it.
+
+    Args:
+        stub: Of the service.
+
+    Raises:
+        CoreFault: Not such a key.
+    """
+    answer = await call(stub.TokenKey, authn_pb2.TokenKeyRequest(), deadline_seconds=QUICK_SECONDS)
+    key = load_der_public_key(answer.public_key)
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise CoreFault("the token key is not an elliptic curve key")
+    return key
 
 
 def _otp(answer: Any) -> OTPChallenge:

@@ -1,11 +1,14 @@
 """gRPC servicers of authn: protobuf in and out, nothing decided here."""
 
+from datetime import datetime
 from typing import Any
 
 import grpc
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from authn.agencies import CallerRegister
+from authn.area import Area
 from authn.assertions import ClientAuthenticator
 from authn.challenge import Challenges
 from authn.envelope import Envelope, EnvelopePurpose
@@ -18,6 +21,7 @@ from authn.pin.login import PINLogin
 from authn.proto import authn_pb2, authn_pb2_grpc
 from authn.registration.activation import PasswordActivation
 from authn.registration.register import PhoneChange
+from authn.sessions import Sessions
 from domain.clock import to_epoch_seconds
 from hsm.keys import SigningKey
 from hsm.vault import Vault
@@ -115,10 +119,13 @@ class FactorsServicer(authn_pb2_grpc.FactorsServicer):
     async def PinComplete(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """Access code and PIN."""
         del context
-        return _token(
-            await self._pins.complete(
-                request.challenge_id, request.audience, request.nonce, envelope_of(request.envelope)
-            )
+        granted = await self._pins.complete(
+            request.challenge_id, request.audience, request.nonce, envelope_of(request.envelope)
+        )
+        return authn_pb2.PinCompleteAnswer(
+            sealed_token=granted.sealed_token,
+            expires=to_epoch_seconds(granted.expires),
+            return_url=granted.return_url,
         )
 
 
@@ -139,6 +146,56 @@ class CallersServicer(authn_pb2_grpc.CallersServicer):
             grant=client.grant,
             return_urls=client.return_urls,
         )
+
+
+class AreaServicer(authn_pb2_grpc.AreaServicer):
+    """For the edge's pages of a citizen who logged in."""
+
+    def __init__(self, area: Area, sessions: Sessions) -> None:
+        self._area = area
+        self._sessions = sessions
+
+    async def TokenKey(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """The public key TOK."""
+        del request, context
+        key = await self._sessions.token_key()
+        return authn_pb2.TokenKeyAnswer(public_key=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+    async def EnterArea(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """A token for a key."""
+        del context
+        opened = await self._area.enter(request.token, request.nonce)
+        return authn_pb2.EnterAreaAnswer(key=opened.key, expires=to_epoch_seconds(opened.expires))
+
+    async def ShowArea(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """What the citizen may see."""
+        del context
+        shown = await self._area.show(request.key)
+        return authn_pb2.ShowAreaAnswer(
+            name=shown.name,
+            masked_nif=shown.masked_nif,
+            level=shown.level.value,
+            loa=shown.loa.value,
+            authenticated=to_epoch_seconds(shown.authenticated),
+            password=shown.password.value,
+            blocked_until=_seconds(shown.blocked_until),
+            certificates=[
+                authn_pb2.HeldCertificate(serial=one.serial, state=one.state, not_after=_seconds(one.not_after))
+                for one in shown.certificates
+            ],
+            uses=[
+                authn_pb2.KeyUse(
+                    time=to_epoch_seconds(use.time), agency=use.agency, documents=use.documents, titles=use.titles
+                )
+                for use in shown.uses
+            ],
+        )
+
+    async def LeaveArea(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """The login ends."""
+        del context
+        await self._area.leave(request.key)
+        return authn_pb2.LeaveAreaAnswer()
 
 
 class RegistryServicer(authn_pb2_grpc.RegistryServicer):
@@ -189,6 +246,10 @@ class RegistryServicer(authn_pb2_grpc.RegistryServicer):
         """The public key TOK, for clients to pin."""
         del request, context
         return authn_pb2.TokenKeyAnswer(public_key=await self._vault.public_key(SigningKey.TOKENS))
+
+
+def _seconds(moment: datetime | None) -> int:
+    return to_epoch_seconds(moment) if moment is not None else 0
 
 
 def _otp(begun: Begun) -> Any:

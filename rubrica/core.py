@@ -6,12 +6,10 @@ import fcntl
 import os
 import resource
 import signal
-import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -19,17 +17,15 @@ import audit.log
 import authn.tables
 import signer.tables
 from audit.log import Log
-from audit.proto import audit_pb2_grpc
 from audit.reading import LogReader
-from audit.service import AuditorServicer
 from authn.agencies import WEB, Caller, CallerRegister, Right
+from authn.area import Area
 from authn.assertions import ClientAuthenticator
 from authn.challenge import Challenges
 from authn.columns import ColumnCipher
 from authn.messages.outbox import Outbox, OutboxSender
 from authn.messages.sms import HTTPGatewayConfig, HTTPSMSGateway, SMSGateway
 from authn.messages.texts import SMSTexts
-from authn.officer_service import OfficersServicer, PapersServicer
 from authn.otp.budget import CodeBudget, rules
 from authn.otp.challenges import OTPChallenges
 from authn.otp.grants import Grants
@@ -40,15 +36,13 @@ from authn.password.notices import BlockNotices
 from authn.password.stretch import Stretcher, StretchParameters
 from authn.password.unlocking import Unlocking
 from authn.pin.login import PINLogin
-from authn.proto import authn_pb2_grpc
+from authn.pin.notices import PINBlockNotices
 from authn.registration.activation import PasswordActivation, SealedActivationCodes
 from authn.registration.citizens import CitizenRegister
 from authn.registration.desk import Letterhead, OfficerDesk
 from authn.registration.officers import Officers
 from authn.registration.papers import Papers
 from authn.registration.register import PhoneChange, Registration
-from authn.rpc import ErrorInterceptor
-from authn.service import CallersServicer, FactorsServicer, RegistryServicer
 from authn.sessions import Sessions
 from certs.anchors import TrustAnchors
 from certs.clients import ClientCertificates
@@ -59,6 +53,7 @@ from hsm.pool import HSMPool
 from hsm.settings import TokenSettings
 from hsm.token_vault import TokenVault
 from hsm.vault import Vault
+from rubrica.core_sockets import listening
 from rubrica.database import make_engine
 from rubrica.logs import configure_logs
 from rubrica.press import Press
@@ -69,23 +64,19 @@ from signer.credentials import Credentials
 from signer.epochs import Epochs
 from signer.evidence import ApprovalEvidence
 from signer.newborn import NewbornKeys
-from signer.proto import signer_pb2_grpc
+from signer.overview import KeyOverview
 from signer.refusals import Refusals
 from signer.requests import Requests, StagingLimits
 from signer.revocation import OpenWork, Revocation
 from signer.seal import Seal
-from signer.service import (
-    CredentialOperationsServicer,
-    SignatureActivationServicer,
-    SignatureAuthorisationServicer,
-)
 from signer.signing import Signing
 
 LEASE_RENEWAL_SECONDS = 3.0
 SWEEP_SECONDS = 30.0
 NOTICE_SECONDS = 5.0
 REFILL_SECONDS = 1.0
-STOP_SECONDS = 8.0
+AREA_RETURN_PATH = "area/return"
+"""Where an edge takes identity tokens (``api/web/area.py``), behind its address."""
 
 log = structlog.get_logger()
 
@@ -117,6 +108,7 @@ class Core:
     grants: Grants
     pins: PINLogin
     sessions: Sessions
+    area: Area
     officers: Officers
     desk: OfficerDesk
     papers: Papers
@@ -136,6 +128,7 @@ class Core:
     stretcher: Stretcher
     sender: OutboxSender
     notices: BlockNotices
+    pin_notices: PINBlockNotices
     clock: Clock
 
 
@@ -235,7 +228,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
     requests = Requests(engine, clock, StagingLimits(settings.items_per_request, settings.edge_addresses))
     approvals = Approvals(clock)
     credentials = Credentials(clock)
-    sessions = Sessions(vault, clock)
+    sessions = Sessions(vault, columns, clock)
     open_work = OpenWork(otp, grants, approvals, sessions)
     anchors = TrustAnchors(settings.trust_anchors_file)
     epochs = Epochs(engine, clock, approvals, leaves, settings.instance)
@@ -292,6 +285,15 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
         otp=otp,
         grants=grants,
         sessions=sessions,
+        area=Area(
+            engine=engine,
+            clock=clock,
+            sessions=sessions,
+            register=register,
+            factors=factors,
+            keys=KeyOverview(),
+            audience=WEB,
+        ),
         pins=PINLogin(
             engine=engine,
             clock=clock,
@@ -302,7 +304,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
             sessions=sessions,
             sender=code_sender,
             texts=texts,
-            audiences=frozenset({WEB}),
+            return_urls={WEB: f"{settings.edge_addresses[0]}{AREA_RETURN_PATH}"},
         ),
         codes=codes,
         callers=callers,
@@ -384,43 +386,16 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
         revocation=Revocation(engine, register, credentials, open_work, outside.issuer, leaves),
         sender=OutboxSender(engine, outbox, outside.gateway, clock),
         notices=BlockNotices(engine=engine, register=register, outbox=outbox, texts=texts, log=leaves, clock=clock),
+        pin_notices=PINBlockNotices(
+            engine=engine,
+            register=register,
+            budget=code_budget,
+            outbox=outbox,
+            texts=texts,
+            log=leaves,
+            clock=clock,
+        ),
     )
-
-
-@contextlib.asynccontextmanager
-async def listening(folder: Path, core: Core) -> AsyncIterator[None]:
-    """Serve each caller class on its own socket, with just the services that it may call.
-
-    Raises:
-        PermissionError: A folder is not ours alone.
-    """
-    _own_folder(folder)
-    servers = []
-    for name, add in _SERVICES.items():
-        _own_folder(folder / name)
-        # A socket that a killed core left behind would refuse the next one.
-        _socket(folder, name).unlink(missing_ok=True)
-        server = grpc.aio.server(interceptors=[ErrorInterceptor()])
-        add(core, server)
-        server.add_insecure_port(f"unix:{_socket(folder, name)}")
-        await server.start()
-        servers.append(server)
-    try:
-        yield
-    finally:
-        await asyncio.gather(*(server.stop(grace=STOP_SECONDS) for server in servers))
-
-
-def _own_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.stat()
-    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        raise PermissionError(f"{folder} must be our own and closed to other users (chmod 0700)")
-
-
-def _socket(folder: Path, caller: str) -> Path:
-    # A folder each, so that a container of one class is given its own socket and sees no other.
-    return folder / caller / "core.sock"
 
 
 async def _until_stopped(core: Core) -> None:
@@ -434,6 +409,7 @@ async def _until_stopped(core: Core) -> None:
         asyncio.create_task(_every(LEASE_RENEWAL_SECONDS, core.epochs.fence_dead)),
         asyncio.create_task(_every(REFILL_SECONDS, core.newborns.refill)),
         asyncio.create_task(_every(NOTICE_SECONDS, core.notices.tell)),
+        asyncio.create_task(_every(NOTICE_SECONDS, core.pin_notices.tell)),
         asyncio.create_task(_every(SWEEP_SECONDS, lambda: sweep(core))),
     ]
     await stopped.wait()
@@ -460,44 +436,3 @@ async def _every(seconds: float, chore: Callable[[], Awaitable[object]]) -> None
         except Exception as error:  # noqa: BLE001 - a chore that fails once is tried again
             log.warning("chore_failed", chore=getattr(chore, "__qualname__", "sweep"), error=type(error).__name__)
         await asyncio.sleep(seconds)
-
-
-def _for_edge(core: Core, server: grpc.aio.Server) -> None:
-    signer_pb2_grpc.add_SignatureActivationServicer_to_server(
-        SignatureActivationServicer(
-            core.engine, core.clock, core.activation, core.signing, core.requests, core.approvals
-        ),
-        server,
-    )
-    authn_pb2_grpc.add_CallersServicer_to_server(CallersServicer(core.authenticator), server)
-    authn_pb2_grpc.add_PapersServicer_to_server(PapersServicer(core.papers), server)
-
-
-def _for_gate(core: Core, server: grpc.aio.Server) -> None:
-    signer_pb2_grpc.add_SignatureAuthorisationServicer_to_server(
-        SignatureAuthorisationServicer(core.activation), server
-    )
-    authn_pb2_grpc.add_FactorsServicer_to_server(
-        FactorsServicer(core.challenges, core.password_activation, core.password_change, core.grants, core.pins), server
-    )
-
-
-def _for_operator(core: Core, server: grpc.aio.Server) -> None:
-    authn_pb2_grpc.add_RegistryServicer_to_server(
-        RegistryServicer(core.engine, core.phone_change, core.unlocking, core.callers, core.vault), server
-    )
-    authn_pb2_grpc.add_OfficersServicer_to_server(OfficersServicer(core.officers, core.desk), server)
-    authn_pb2_grpc.add_PapersServicer_to_server(PapersServicer(core.papers), server)
-    signer_pb2_grpc.add_CredentialOperationsServicer_to_server(CredentialOperationsServicer(core.revocation), server)
-
-
-def _for_auditor(core: Core, server: grpc.aio.Server) -> None:
-    audit_pb2_grpc.add_AuditorServicer_to_server(AuditorServicer(core.reader), server)
-
-
-_SERVICES: dict[str, Callable[[Core, grpc.aio.Server], None]] = {
-    "edge": _for_edge,
-    "gate": _for_gate,
-    "operator": _for_operator,
-    "auditor": _for_auditor,
-}

@@ -19,6 +19,7 @@ from api.gate.schemas import (
     ChallengeView,
     CompleteBody,
     Done,
+    LoginView,
     OTPView,
     PinBeginBody,
     PinCompleteBody,
@@ -145,8 +146,8 @@ async def pin_begin(body: PinBeginBody, relaying: Relaying) -> OTPView:
 
 
 @router.post("/pins/complete", responses=_FACTORS)
-async def pin_complete(body: PinCompleteBody, relaying: Relaying) -> TokenView:
+async def pin_complete(body: PinCompleteBody, relaying: Relaying) -> LoginView:
     """Present access code and PIN; the token is an identity of level low."""
-    return TokenView.of(
+    return LoginView.of(
         await relaying.factors.pin_complete(body.challenge_id, body.audience, body.nonce, body.envelope.parsed())
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from authn.client import Challenge, Envelope, OTPChallenge, SealedToken
+from authn.client import Challenge, Envelope, OTPChallenge, SealedLogin, SealedToken
 from domain.items import Item, Reference
 from signer.client import Description
 
@@ -222,6 +222,19 @@ class TokenView(BaseModel):
     def of(cls, token: SealedToken) -> "TokenView":
         """From the core's."""
         return cls(sealed_token=token.sealed_token, expires=token.expires)
+
+
+class LoginView(BaseModel):
+    """The identity token, sealed to the page's secret."""
+
+    sealed_token: OutBytes
+    expires: datetime
+    return_url: str = Field(description="Where the browser takes the token; fixed in the core's settings.")
+
+    @classmethod
+    def of(cls, login: SealedLogin) -> "LoginView":
+        """From the core's."""
+        return cls(sealed_token=login.sealed_token, expires=login.expires, return_url=login.return_url)
 
 
 class RedirectView(BaseModel):

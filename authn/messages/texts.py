@@ -84,6 +84,7 @@ class _Phrases:
     changed: str
     blocked: str
     blocked_for_good: str
+    pin_blocked: str
 
 
 _PHRASES = {
@@ -105,6 +106,8 @@ _PHRASES = {
         "Si no era usted, cambie su contraseña.",
         blocked_for_good="{service}: demasiados fallos de contraseña. Su firma queda bloqueada hasta que la "
         "desbloquee una oficina de registro. Su clave no se pierde.",
+        pin_blocked="{service}: demasiados PIN fallidos. No podra entrar con PIN durante {minutes} min. "
+        "Su firma no cambia. Si no era usted, no diga a nadie ningun PIN.",
     ),
     Language.ENGLISH: _Phrases(
         sign_one='{agency}: sign "{title}". Ref {reference}. Code {otp} ({minutes} min), tell nobody.',
@@ -124,6 +127,8 @@ _PHRASES = {
         "If it was not you, change your password.",
         blocked_for_good="{service}: too many wrong passwords. Your signature is blocked until a registry office "
         "unblocks it. Your key is not lost.",
+        pin_blocked="{service}: too many wrong PINs. No login by PIN for {minutes} min. "
+        "Your signature stays as it is. If it was not you, tell nobody any PIN.",
     ),
 }
 
@@ -152,6 +157,7 @@ class SMSTexts:
             self._phrases.changed,
             self._phrases.blocked,
             self._phrases.blocked_for_good,
+            self._phrases.pin_blocked,
         )
         if (
             septets(many) > PART_SEPTETS - LEAST_ROOM_SEPTETS
@@ -210,6 +216,10 @@ class SMSTexts:
         if minutes is None:
             return self._phrases.blocked_for_good.format(service=self._service)
         return self._phrases.blocked.format(service=self._service, minutes=minutes)
+
+    def pin_blocked(self, *, minutes: int) -> str:
+        """Notice of a block of logins by PIN."""
+        return self._phrases.pin_blocked.format(service=self._service, minutes=minutes)
 
     def _with_code(self, phrase: str, reference: str, otp: str, minutes: int) -> str:
         text = phrase.format(service=self._service, reference=reference, otp=otp, minutes=minutes)

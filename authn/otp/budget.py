@@ -6,7 +6,7 @@ a test, so nothing is forgotten by a crash, and a challenge that is abandoned af
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,6 +34,16 @@ class CodeRule:
     """How long codes are blocked after too many wrong ones, counted from the end of the last challenge."""
     messages: Collection[tuple[timedelta, int]]
     """At most so many messages to one citizen in so much time."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeBlock:
+    """Codes of one family that a citizen may not be sent or try for a while."""
+
+    citizen_id: CitizenId
+    cid: str
+    """The challenge that last had a wrong try."""
+    until: datetime
 
 
 SMS_MESSAGES = ((timedelta(minutes=15), 3), (timedelta(hours=1), 5), (timedelta(days=1), 10))
@@ -87,15 +97,50 @@ class CodeBudget:
         rule = self._rules[purpose]
         return self._too_many_wrong(await self._sent(connection, citizen_id, rule), rule)
 
+    async def untold_blocks(self, connection: AsyncConnection, purpose: OTPPurpose) -> Sequence[CodeBlock]:
+        """Blocks that now hold and of which the citizen was not told, and from now on counts as told."""
+        rule, now = self._rules[purpose], self._clock.now()
+        failing = await connection.execute(
+            sa.select(otp_challenge.c.citizen_id)
+            .distinct()
+            .where(
+                otp_challenge.c.citizen_id.is_not(None),
+                otp_challenge.c.purpose.in_([each.value for each in rule.purposes]),
+                otp_challenge.c.real,
+                otp_challenge.c.left < OTP_TRIES,
+                otp_challenge.c.expires > now - rule.block,
+            )
+            .order_by(otp_challenge.c.citizen_id)
+        )
+        blocks = []
+        for citizen_id in failing.scalars().all():
+            sent = await self._sent(connection, citizen_id, rule)
+            # One that was told of stays the same block as long as it lasts, even where open challenges prolong it.
+            told = any(row.block_told and row.expires + rule.block > now for row in sent)
+            if told or not self._too_many_wrong(sent, rule):
+                continue
+            last = next(row for row in sent if row.left < OTP_TRIES)
+            await connection.execute(
+                sa.update(otp_challenge).where(otp_challenge.c.id == last.id).values(block_told=True)
+            )
+            blocks.append(CodeBlock(CitizenId(citizen_id), last.id, last.expires + rule.block))
+        return blocks
+
     async def _sent(
         self, connection: AsyncConnection, citizen_id: CitizenId | None, rule: CodeRule
-    ) -> Sequence[sa.Row[Any, Any, Any]]:
+    ) -> Sequence[sa.Row[Any, Any, Any, Any, Any]]:
         wanted = citizen_id or ""
         # The lock matters on PostgreSQL; SQLite took its own when the transaction began.
         await connection.execute(sa.select(citizen.c.id).where(citizen.c.id == wanted).with_for_update())
         longest = max((span for span, _ in rule.messages), default=timedelta(0))
         found = await connection.execute(
-            sa.select(otp_challenge.c.expires, otp_challenge.c.left, otp_challenge.c.state)
+            sa.select(
+                otp_challenge.c.id,
+                otp_challenge.c.expires,
+                otp_challenge.c.left,
+                otp_challenge.c.state,
+                otp_challenge.c.block_told,
+            )
             .where(
                 otp_challenge.c.citizen_id == wanted,
                 otp_challenge.c.purpose.in_([each.value for each in rule.purposes]),
@@ -107,7 +152,7 @@ class CodeBudget:
         )
         return found.all()
 
-    def _too_many_wrong(self, sent: Sequence[sa.Row[Any, Any, Any]], rule: CodeRule) -> bool:
+    def _too_many_wrong(self, sent: Sequence[sa.Row[Any, Any, Any, Any, Any]], rule: CodeRule) -> bool:
         wrong = 0
         for row in sent:
             if row.state == ChallengeState.CONSUMED.value:

@@ -33,6 +33,7 @@ otp_challenge = sa.Table(
     sa.Column("answer", sa.LargeBinary),
     sa.Column("resends_left", sa.Integer, nullable=False),
     sa.Column("resend_from", UTCDateTime, nullable=False),
+    sa.Column("block_told", sa.Boolean, nullable=False, default=False),  # of the block that ends with it
 )
 
 

@@ -9,6 +9,8 @@ and in the capsule lies the authentication record: without all three there is no
 
 import hashlib
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -20,7 +22,7 @@ from authn.locks import NamedLocks
 from authn.messages.texts import SMSTexts
 from authn.otp.budget import PIN_LIFE, PIN_LIFE_MINUTES
 from authn.otp.challenges import Begun, CodeForm, OTPChallenge, OTPChallenges, new_challenge_id
-from authn.otp.grants import GrantedToken, grant_binding
+from authn.otp.grants import grant_binding
 from authn.otp.rows import CapsuleContent, OTPPurpose
 from authn.otp.sending import CodeSender
 from authn.registration.activation import same_email
@@ -42,6 +44,16 @@ _ACCESS_CODE = re.compile(rb"[0-9A-Z]{4}")
 _NONCE = re.compile(r"[\x21-\x7e]{16,128}")
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class GrantedLogin:
+    """The identity token, sealed to the browser's secret."""
+
+    sealed_token: bytes
+    expires: datetime
+    return_url: str
+    """Of who asked, from the settings: nothing that anybody sends may change it."""
+
+
 class PINLogin:
     """The two steps at the gate."""
 
@@ -57,8 +69,12 @@ class PINLogin:
         sessions: Sessions,
         sender: CodeSender,
         texts: SMSTexts,
-        audiences: frozenset[str],
+        return_urls: Mapping[str, str],
     ) -> None:
+        """Wire it.
+
+        ``return_urls`` says who may ask for a login, and to which address of theirs the browser then brings the token.
+        """
         self._engine = engine
         self._clock = clock
         self._log = log
@@ -68,7 +84,7 @@ class PINLogin:
         self._sessions = sessions
         self._sender = sender
         self._texts = texts
-        self._audiences = audiences
+        self._return_urls = return_urls
         self._locks = NamedLocks()
 
     async def begin(self, typed_nif: str, email: str, audience: str, nonce: str, envelope: Envelope) -> Begun:
@@ -102,8 +118,8 @@ class PINLogin:
             citizen = found if found and same_email(found.email, email) else None
             return await self._send_pin(citizen, audience, nonce, envelope, opened.secret, opened.companion)
 
-    async def complete(self, challenge_id: str, audience: str, nonce: str, envelope: Envelope) -> GrantedToken:
-        """Access code and PIN; gives the identity token, sealed to the browser's secret.
+    async def complete(self, challenge_id: str, audience: str, nonce: str, envelope: Envelope) -> GrantedLogin:
+        """Access code and PIN; gives the identity token, sealed to the browser's secret, and where to take it.
 
         The same envelope gets the same answer.
 
@@ -131,7 +147,7 @@ class PINLogin:
 
             opened = await self._otp.open(challenge, envelope, context, bind_now, citizen.pid if citizen else None)
             if opened.answered is not None:
-                return await self._answered_before(challenge, opened.answered)
+                return await self._answered_before(challenge, opened.answered, audience)
             # Only the capsule says who this is: the row beside it is not asked.
             record = AuthenticationRecord.decode(opened.plaintext)
             login = Login(
@@ -145,7 +161,7 @@ class PINLogin:
             token = await self._sessions.token(login, nonce)
             sealed = seal(kdf(Label.ANSWER, opened.browser_secret, challenge.id), token.encode(), challenge.id)
             await self._log_in(login, challenge, citizen, envelope, sealed)
-            return GrantedToken(sealed, login.authenticated + TOKEN_LIFE)
+            return GrantedLogin(sealed, login.authenticated + TOKEN_LIFE, self._return_urls[audience])
 
     async def _send_pin(
         self, citizen: Citizen | None, audience: str, nonce: str, envelope: Envelope, chosen: bytes, cs: bytes
@@ -199,16 +215,17 @@ class PINLogin:
             }
             await self._log.append(connection, Event(tag=EventTag.AUTH_OK, pid=login.record.pid, facts=facts))
 
-    async def _answered_before(self, challenge: OTPChallenge, answered: bytes) -> GrantedToken:
+    async def _answered_before(self, challenge: OTPChallenge, answered: bytes, audience: str) -> GrantedLogin:
         async with self._engine.connect() as connection:
             authenticated = await self._sessions.authenticated(connection, challenge.id)
-        return GrantedToken(answered, (authenticated or challenge.expires) + TOKEN_LIFE)
+        expires = (authenticated or challenge.expires) + TOKEN_LIFE
+        return GrantedLogin(answered, expires, self._return_urls[audience])
 
     async def _citizen(self, connection: AsyncConnection, citizen_id: CitizenId | None) -> Citizen | None:
         return await self._register.get(connection, citizen_id) if citizen_id else None
 
     def _check_asker(self, audience: str, nonce: str) -> None:
-        if audience not in self._audiences:
+        if audience not in self._return_urls:
             raise NotPermitted("this asker is offered no login by PIN")
         if _NONCE.fullmatch(nonce) is None:
             raise MalformedRequest("the nonce must have 16 to 128 visible ASCII characters")

@@ -120,6 +120,92 @@ class PinCompleteRequest(_message.Message):
     envelope: Envelope
     def __init__(self, challenge_id: _Optional[str] = ..., audience: _Optional[str] = ..., nonce: _Optional[str] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
 
+class PinCompleteAnswer(_message.Message):
+    __slots__ = ("sealed_token", "expires", "return_url")
+    SEALED_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    RETURN_URL_FIELD_NUMBER: _ClassVar[int]
+    sealed_token: bytes
+    expires: int
+    return_url: str
+    def __init__(self, sealed_token: _Optional[bytes] = ..., expires: _Optional[int] = ..., return_url: _Optional[str] = ...) -> None: ...
+
+class EnterAreaRequest(_message.Message):
+    __slots__ = ("token", "nonce")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    nonce: str
+    def __init__(self, token: _Optional[str] = ..., nonce: _Optional[str] = ...) -> None: ...
+
+class EnterAreaAnswer(_message.Message):
+    __slots__ = ("key", "expires")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    expires: int
+    def __init__(self, key: _Optional[bytes] = ..., expires: _Optional[int] = ...) -> None: ...
+
+class ShowAreaRequest(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    def __init__(self, key: _Optional[bytes] = ...) -> None: ...
+
+class ShowAreaAnswer(_message.Message):
+    __slots__ = ("name", "masked_nif", "level", "loa", "authenticated", "password", "blocked_until", "certificates", "uses")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MASKED_NIF_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    LOA_FIELD_NUMBER: _ClassVar[int]
+    AUTHENTICATED_FIELD_NUMBER: _ClassVar[int]
+    PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    masked_nif: str
+    level: str
+    loa: str
+    authenticated: int
+    password: str
+    blocked_until: int
+    certificates: _containers.RepeatedCompositeFieldContainer[HeldCertificate]
+    uses: _containers.RepeatedCompositeFieldContainer[KeyUse]
+    def __init__(self, name: _Optional[str] = ..., masked_nif: _Optional[str] = ..., level: _Optional[str] = ..., loa: _Optional[str] = ..., authenticated: _Optional[int] = ..., password: _Optional[str] = ..., blocked_until: _Optional[int] = ..., certificates: _Optional[_Iterable[_Union[HeldCertificate, _Mapping]]] = ..., uses: _Optional[_Iterable[_Union[KeyUse, _Mapping]]] = ...) -> None: ...
+
+class HeldCertificate(_message.Message):
+    __slots__ = ("serial", "state", "not_after")
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    serial: str
+    state: str
+    not_after: int
+    def __init__(self, serial: _Optional[str] = ..., state: _Optional[str] = ..., not_after: _Optional[int] = ...) -> None: ...
+
+class KeyUse(_message.Message):
+    __slots__ = ("time", "agency", "documents", "titles")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    AGENCY_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    TITLES_FIELD_NUMBER: _ClassVar[int]
+    time: int
+    agency: str
+    documents: int
+    titles: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, time: _Optional[int] = ..., agency: _Optional[str] = ..., documents: _Optional[int] = ..., titles: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LeaveAreaRequest(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    def __init__(self, key: _Optional[bytes] = ...) -> None: ...
+
+class LeaveAreaAnswer(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class AuthenticateClientRequest(_message.Message):
     __slots__ = ("assertion", "transaction_id")
     ASSERTION_FIELD_NUMBER: _ClassVar[int]

@@ -78,7 +78,7 @@ class FactorsStub:
         self.PinComplete = channel.unary_unary(
                 '/rubrica.authn.v1.Factors/PinComplete',
                 request_serializer=authn_dot_proto_dot_authn__pb2.PinCompleteRequest.SerializeToString,
-                response_deserializer=authn_dot_proto_dot_authn__pb2.TokenAnswer.FromString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.PinCompleteAnswer.FromString,
                 _registered_method=True)
 
 
@@ -190,7 +190,7 @@ def add_FactorsServicer_to_server(servicer, server):
             'PinComplete': grpc.unary_unary_rpc_method_handler(
                     servicer.PinComplete,
                     request_deserializer=authn_dot_proto_dot_authn__pb2.PinCompleteRequest.FromString,
-                    response_serializer=authn_dot_proto_dot_authn__pb2.TokenAnswer.SerializeToString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.PinCompleteAnswer.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -436,7 +436,214 @@ class Factors:
             target,
             '/rubrica.authn.v1.Factors/PinComplete',
             authn_dot_proto_dot_authn__pb2.PinCompleteRequest.SerializeToString,
-            authn_dot_proto_dot_authn__pb2.TokenAnswer.FromString,
+            authn_dot_proto_dot_authn__pb2.PinCompleteAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class AreaStub:
+    """Callers: edge. A citizen's own area: nobody is named here but by a token, and after that by the key given for it.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.TokenKey = channel.unary_unary(
+                '/rubrica.authn.v1.Area/TokenKey',
+                request_serializer=authn_dot_proto_dot_authn__pb2.TokenKeyRequest.SerializeToString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.TokenKeyAnswer.FromString,
+                _registered_method=True)
+        self.EnterArea = channel.unary_unary(
+                '/rubrica.authn.v1.Area/EnterArea',
+                request_serializer=authn_dot_proto_dot_authn__pb2.EnterAreaRequest.SerializeToString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.EnterAreaAnswer.FromString,
+                _registered_method=True)
+        self.ShowArea = channel.unary_unary(
+                '/rubrica.authn.v1.Area/ShowArea',
+                request_serializer=authn_dot_proto_dot_authn__pb2.ShowAreaRequest.SerializeToString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.ShowAreaAnswer.FromString,
+                _registered_method=True)
+        self.LeaveArea = channel.unary_unary(
+                '/rubrica.authn.v1.Area/LeaveArea',
+                request_serializer=authn_dot_proto_dot_authn__pb2.LeaveAreaRequest.SerializeToString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.LeaveAreaAnswer.FromString,
+                _registered_method=True)
+
+
+class AreaServicer:
+    """Callers: edge. A citizen's own area: nobody is named here but by a token, and after that by the key given for it.
+    """
+
+    def TokenKey(self, request, context):
+        """The key that checks identity tokens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnterArea(self, request, context):
+        """Takes an identity token once; gives the key of that login.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShowArea(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LeaveArea(self, request, context):
+        """Ends the login.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AreaServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'TokenKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.TokenKey,
+                    request_deserializer=authn_dot_proto_dot_authn__pb2.TokenKeyRequest.FromString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.TokenKeyAnswer.SerializeToString,
+            ),
+            'EnterArea': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnterArea,
+                    request_deserializer=authn_dot_proto_dot_authn__pb2.EnterAreaRequest.FromString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.EnterAreaAnswer.SerializeToString,
+            ),
+            'ShowArea': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowArea,
+                    request_deserializer=authn_dot_proto_dot_authn__pb2.ShowAreaRequest.FromString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.ShowAreaAnswer.SerializeToString,
+            ),
+            'LeaveArea': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaveArea,
+                    request_deserializer=authn_dot_proto_dot_authn__pb2.LeaveAreaRequest.FromString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.LeaveAreaAnswer.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'rubrica.authn.v1.Area', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('rubrica.authn.v1.Area', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Area:
+    """Callers: edge. A citizen's own area: nobody is named here but by a token, and after that by the key given for it.
+    """
+
+    @staticmethod
+    def TokenKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.authn.v1.Area/TokenKey',
+            authn_dot_proto_dot_authn__pb2.TokenKeyRequest.SerializeToString,
+            authn_dot_proto_dot_authn__pb2.TokenKeyAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnterArea(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.authn.v1.Area/EnterArea',
+            authn_dot_proto_dot_authn__pb2.EnterAreaRequest.SerializeToString,
+            authn_dot_proto_dot_authn__pb2.EnterAreaAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowArea(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.authn.v1.Area/ShowArea',
+            authn_dot_proto_dot_authn__pb2.ShowAreaRequest.SerializeToString,
+            authn_dot_proto_dot_authn__pb2.ShowAreaAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaveArea(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.authn.v1.Area/LeaveArea',
+            authn_dot_proto_dot_authn__pb2.LeaveAreaRequest.SerializeToString,
+            authn_dot_proto_dot_authn__pb2.LeaveAreaAnswer.FromString,
             options,
             channel_credentials,
             insecure,

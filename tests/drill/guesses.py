@@ -24,7 +24,7 @@ import signer.client
 from authn.password.factor import PasswordFactor, PasswordFactors, password_factor
 from hsm.pool import HSMPool
 from hsm.token_vault import TokenVault
-from rubrica.core import listening
+from rubrica.core_sockets import listening
 from tests.testkit.callers import Callers, calling
 from tests.testkit.core import PASSWORD, Played, playing
 from tests.testkit.softhsm import core_token

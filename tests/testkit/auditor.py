@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from audit.client import AuditorClient
 from authn.client import call
 from rubrica.cli import app
-from rubrica.core import listening
+from rubrica.core_sockets import listening
 from tests.testkit.core import Played
 
 

@@ -19,7 +19,7 @@ from domain import identity
 from domain.assurance import LoA
 from domain.identity import IdentityInvalid
 from hsm.keys import SigningKey
-from rubrica.core import listening
+from rubrica.core_sockets import listening
 from rubrica_client import GateClient, PendingPIN, RubricaProblem
 from signer.client import SignatureAuthorisationClient
 from tests.testkit.core import NIF, Played, playing
