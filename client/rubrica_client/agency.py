@@ -1,5 +1,6 @@
 """What an agency's system does: create, upload, submit, look, collect, verify."""
 
+import base64
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,11 +10,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from rubrica_client import jws
 from rubrica_client.gate import pinned_key
-from rubrica_client.jws import JWSInvalid
+from rubrica_client.jws import JWSInvalid, PrivateKey
 from rubrica_client.problems import send
 
 ASSERTION_LIFE_SECONDS = 60
@@ -54,12 +57,31 @@ class Agency:
     """One registered client: how it proves who it is, and what it believes; the same over REST and gRPC."""
 
     def __init__(
-        self, client_id: str, private_key: ec.EllipticCurvePrivateKey, audience: str, now: Callable[[], float]
+        self,
+        client_id: str,
+        private_key: PrivateKey,
+        audience: str,
+        now: Callable[[], float],
+        certificate_chain: Sequence[x509.Certificate],
     ) -> None:
+        """What every face needs.
+
+        Raises:
+            ValueError: The first certificate is not the key's, or there is none and the key is not an elliptic curve's.
+        """
+        if certificate_chain and certificate_chain[0].public_key() != private_key.public_key():
+            raise ValueError("the first certificate of the chain is not the private key's")
+        if not certificate_chain and not isinstance(private_key, ec.EllipticCurvePrivateKey):
+            raise ValueError("without a certificate the registered key is a P-256 key")
         self._client_id = client_id
         self._key = private_key
         self._audience = audience
         self._now = now
+        self._header: dict[str, Any] = {"kid": client_id, "typ": "JWT"}
+        if certificate_chain:
+            # RFC 7515 §4.1.6: base64, not base64url, of DER.
+            ders = (each.public_bytes(Encoding.DER) for each in certificate_chain)
+            self._header["x5c"] = [base64.b64encode(der).decode() for der in ders]
 
     def verify_result(
         self, token: str, token_key: ec.EllipticCurvePublicKey | bytes, *, nonce: str = ""
@@ -102,7 +124,7 @@ class Agency:
             "exp": issued + ASSERTION_LIFE_SECONDS,
             "jti": secrets.token_hex(16),
         }
-        return jws.sign({"kid": self._client_id, "typ": "JWT"}, claims, self._key)
+        return jws.sign(self._header, claims, self._key)
 
 
 class AgencyClient(Agency):
@@ -112,8 +134,9 @@ class AgencyClient(Agency):
         self,
         edge_url: str,
         client_id: str,
-        private_key: ec.EllipticCurvePrivateKey,
+        private_key: PrivateKey,
         *,
+        certificate_chain: Sequence[x509.Certificate] = (),
         audience: str | None = None,
         transport: httpx.BaseTransport | None = None,
         now: Callable[[], float] = time.time,
@@ -123,12 +146,17 @@ class AgencyClient(Agency):
         Args:
             edge_url: The edge's origin.
             client_id: As registered in the core.
-            private_key: Of the registered P-256 key; stays here.
+            private_key: Of the registered P-256 key, or of the certificate, then P-256 or RSA; stays here.
+            certificate_chain: Where the client is registered by its certificate: that one, then its authorities up to
+                the service's anchor, which may be left out.
             audience: The edge's address as the core has it, where that differs from ``edge_url``.
             transport: Another one for tests.
             now: Seconds since 1970.
+
+        Raises:
+            ValueError: Key and certificate do not fit.
         """
-        super().__init__(client_id, private_key, audience or edge_url, now)
+        super().__init__(client_id, private_key, audience or edge_url, now, certificate_chain)
         self._http = httpx.Client(base_url=edge_url, transport=transport, timeout=TIMEOUT_SECONDS, trust_env=False)
 
     def __enter__(self) -> Self:

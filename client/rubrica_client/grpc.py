@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography import x509
 from google.protobuf.message import Message
 
 from rubrica_client.agency import TIMEOUT_SECONDS, Agency, Created, NewDocument
-from rubrica_client.jws import base64url
+from rubrica_client.jws import PrivateKey, base64url
 from rubrica_client.problems import LONGEST_PAUSE_SECONDS, TRIES, RubricaProblem
 from rubrica_client.proto import signing_pb2, signing_pb2_grpc
 
@@ -32,9 +32,10 @@ class GRPCAgencyClient(Agency):
         self,
         target: str,
         client_id: str,
-        private_key: ec.EllipticCurvePrivateKey,
+        private_key: PrivateKey,
         *,
         audience: str,
+        certificate_chain: Sequence[x509.Certificate] = (),
         credentials: "grpc.ChannelCredentials | None" = None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -43,12 +44,17 @@ class GRPCAgencyClient(Agency):
         Args:
             target: Host and port of the edge's gRPC API.
             client_id: As registered in the core.
-            private_key: Of the registered P-256 key; stays here.
+            private_key: Of the registered P-256 key, or of the certificate, then P-256 or RSA; stays here.
             audience: The edge's address as the core has it.
+            certificate_chain: Where the client is registered by its certificate: that one, then its authorities up to
+                the service's anchor, which may be left out.
             credentials: Of TLS, ``grpc.ssl_channel_credentials()`` for example; without them gRPC is spoken in clear.
             now: Seconds since 1970.
+
+        Raises:
+            ValueError: Key and certificate do not fit.
         """
-        super().__init__(client_id, private_key, audience, now)
+        super().__init__(client_id, private_key, audience, now, certificate_chain)
         self._channel = (
             grpc.insecure_channel(target, _OPTIONS)
             if credentials is None

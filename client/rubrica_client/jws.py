@@ -1,17 +1,21 @@
-"""Compact JWS (RFC 7515) with ES256 only."""
+"""Compact JWS (RFC 7515): ES256 for what is verified, and for what is signed unless the key is RSA."""
 
 import base64
 import binascii
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
+PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+"""P-256, or RSA where the client is registered by a certificate."""
+
 _HALF_BYTES = 32
+_PSS = padding.PSS(padding.MGF1(hashes.SHA256()), salt_length=32)  # RFC 7518 §3.5: as long as the digest
 
 
 class JWSInvalid(ValueError):
@@ -35,11 +39,18 @@ def unbase64url(text: str) -> bytes:
         raise ValueError("not base64url") from None
 
 
-def sign(header: Mapping[str, Any], claims: Mapping[str, Any], key: ec.EllipticCurvePrivateKey) -> str:
-    """Make a token."""
-    signed = ".".join(base64url(_json(part)) for part in ({"alg": "ES256", **header}, claims))
-    r, s = decode_dss_signature(key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
-    return f"{signed}.{base64url(r.to_bytes(_HALF_BYTES, 'big') + s.to_bytes(_HALF_BYTES, 'big'))}"
+def sign(header: Mapping[str, Any], claims: Mapping[str, Any], key: PrivateKey) -> str:
+    """Make a token: PS256 with an RSA key, ES256 with another."""
+    algorithm = "PS256" if isinstance(key, rsa.RSAPrivateKey) else "ES256"
+    signed = ".".join(base64url(_json(part)) for part in ({"alg": algorithm, **header}, claims))
+    return f"{signed}.{base64url(_signature(signed.encode(), key))}"
+
+
+def _signature(signed: bytes, key: PrivateKey) -> bytes:
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(signed, _PSS, hashes.SHA256())
+    r, s = decode_dss_signature(key.sign(signed, ec.ECDSA(hashes.SHA256())))
+    return r.to_bytes(_HALF_BYTES, "big") + s.to_bytes(_HALF_BYTES, "big")
 
 
 def verify(token: str, key: ec.EllipticCurvePublicKey, *, kind: str) -> dict[str, Any]:
