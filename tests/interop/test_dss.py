@@ -16,7 +16,7 @@ from pyhanko.pdf_utils.reader import PdfFileReader
 from documents.model import Level
 from documents.pades.cms import signature_timestamps, token_info
 from tests.testkit.documents import SAMPLES, good_samples, plain_pdf, signed
-from tests.testkit.dss import REPORTS
+from tests.testkit.dss import DSS, REPORTS
 from tests.testkit.pki import InMemoryPKI
 
 ALGORITHMS = ("ES256", "RS256")
@@ -238,3 +238,11 @@ def test_what_is_no_signed_pdf(name, pki, dss):
 def test_an_unsigned_pdf_is_no_pass(pki, dss):
     verdict = dss.judge("not-signed/plain", plain_pdf(), pki.folder)
     assert (verdict.passed, verdict.fault, verdict.signatures) == (False, "", ())
+
+
+def test_a_judge_that_is_missing_is_a_failure(monkeypatch, tmp_path):
+    """Neither a skip nor a pass: not without Java, and not without what builds the program."""
+    for path in ("", str(tmp_path)):
+        monkeypatch.setenv("PATH", path)
+        with pytest.raises((RuntimeError, OSError)), DSS():
+            pass

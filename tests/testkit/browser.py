@@ -1,14 +1,17 @@
 """A real browser before the running service, and a record of everything that it sends."""
 
+import base64
 import contextlib
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
+import httpx
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import (
     Browser,
@@ -16,6 +19,7 @@ from playwright.sync_api import (
     ConsoleMessage,
     Page,
     Request,
+    Route,
     ViewportSize,
     expect,
     sync_playwright,
@@ -33,6 +37,7 @@ FLAGS = (
 )
 PHONE: ViewportSize = {"width": 390, "height": 844}
 DESK: ViewportSize = {"width": 1280, "height": 900}
+_ESCAPED = re.compile(rb'\\(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2})|(["\\/]))')
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -49,24 +54,55 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Sent:
-    """Everything that pages sent: addresses, headers, bodies."""
+    """Everything that pages sent: addresses, every header (cookies too), bodies, frames of web sockets."""
 
-    requests: list[str] = field(default_factory=list)
+    raw: list[bytes] = field(default_factory=list)
 
-    def watch(self, context: BrowserContext) -> None:
+    def watch(self, context: BrowserContext, page: Page) -> None:
         """Record what this context sends from now on."""
         context.on("request", self._note)
+        page.on("websocket", lambda socket: socket.on("framesent", self._frame))
+        # The browser itself says what it put on the wire; what Playwright shows at once lacks cookies and others.
+        wire = context.new_cdp_session(page)
+        wire.send("Network.enable")
+        wire.on("Network.requestWillBeSentExtraInfo", lambda event: self._add("", event["headers"]))
 
     def holds(self, secret: str) -> bool:
         """Whether ``secret`` went out in clear, in whatever simple coding."""
-        wanted = {secret, secret.encode().hex()}
-        return any(each in text for text in self.requests for each in wanted)
+        octets = secret.encode()
+        coded = {octets, octets.hex().encode(), octets.hex().upper().encode()}
+        for shift in range(3):
+            # Whatever stands before it: only whole groups of six bits that hold nothing else.
+            group = base64.b64encode(bytes(shift) + octets)
+            inside = group[-(-shift * 8 // 6) : (shift + len(octets)) * 8 // 6]
+            coded |= {inside, inside.translate(bytes.maketrans(b"+/", b"-_"))}
+        return any(each in seen for seen in self._seen() for each in coded)
+
+    def _seen(self) -> Iterator[bytes]:
+        """Each text as it went out, and as a server would read it."""
+        for raw in self.raw:
+            yield raw
+            unquoted = unquote_to_bytes(raw)
+            yield from (unquoted, unquote_to_bytes(raw.replace(b"+", b" ")), unquote_to_bytes(unquoted))
+            for text in (raw, unquoted):
+                yield _ESCAPED.sub(_unescaped, text)
 
     def _note(self, request: Request) -> None:
-        body = request.post_data_buffer or b""
-        headers = "\n".join(f"{name}: {value}" for name, value in request.headers.items())
-        text = f"{request.method} {unquote(request.url)}\n{headers}\n{body.decode('latin-1')}"
-        self.requests += [text, unquote(body.decode("latin-1"))]
+        self._add(f"{request.method} {request.url}", request.headers)
+        self.raw.append(request.post_data_buffer or b"")
+
+    def _frame(self, payload: str | bytes) -> None:
+        self.raw.append(payload if isinstance(payload, bytes) else payload.encode())
+
+    def _add(self, line: str, headers: Mapping[str, str]) -> None:
+        lines = (line, *(f"{name}: {value}" for name, value in headers.items()))
+        self.raw.append("\n".join(lines).encode(errors="surrogatepass"))
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    """One escape of a JSON or JavaScript text as the octets that it stands for."""
+    number = found[1] or found[2]
+    return chr(int(number, 16)).encode(errors="replace") if number else found[3]
 
 
 @dataclass
@@ -123,6 +159,41 @@ def agency_site() -> Iterator[str]:
             thread.join()
 
 
+class Loads:
+    """The return address, loaded by several threads with this browser's cookies before the browser itself does."""
+
+    def __init__(self, context: BrowserContext, times: int) -> None:
+        self.url = ""
+        self._context, self._times = context, times
+        self._pool = ThreadPoolExecutor(times)
+        self._under_way: list[Future[tuple[int, str]]] = []
+
+    def begin(self, route: Route) -> None:
+        """Called with the browser's own request, which goes on at the same time."""
+        if not self.url:
+            self.url = route.request.url
+            cookies = {each["name"]: each["value"] for each in self._context.cookies(self.url)}
+            self._under_way = [self._pool.submit(_load, self.url, cookies) for _ in range(self._times)]
+        route.continue_()
+
+    def answers(self) -> list[tuple[int, str]]:
+        """Status and where to go on, of each."""
+        with self._pool:
+            return [each.result() for each in self._under_way]
+
+
+def loads_at_once(visitor: "Visitor", times: int) -> Loads:
+    """From now on the browser is not alone when it loads the return address."""
+    loads = Loads(visitor.context, times)
+    visitor.page.route("**/return?*", loads.begin)
+    return loads
+
+
+def _load(url: str, cookies: dict[str, str]) -> tuple[int, str]:
+    answer = httpx.get(url, cookies=cookies, timeout=60, trust_env=False)
+    return answer.status_code, answer.headers.get("location", "")
+
+
 class Visitor:
     """One browser with cookies of its own, and what can be done with it on our pages."""
 
@@ -140,8 +211,8 @@ class Visitor:
         )
         self.language = locale[:2]
         self.sent, self.trouble = Sent(), Trouble()
-        self.sent.watch(self.context)
         self.page: Page = self.context.new_page()
+        self.sent.watch(self.context, self.page)
         self.trouble.watch(self.page)
         self._pictures = pictures
 
