@@ -25,6 +25,8 @@ from api.transactions.signing import Signing
 from api.transactions.tables import metadata
 from api.web.routes import UPLOADS, faces, install
 from api.web.services import Web, make_look
+from api.web.sessions import AreaSessions
+from authn.area_client import AreaClient
 from authn.client import CallersClient
 from documents.child import DocumentWorker, WorkerLimits
 from domain.clock import Clock, SystemClock
@@ -155,9 +157,10 @@ async def build(settings: EdgeSettings, clock: Clock | None = None) -> AsyncIter
             gate_url=settings.gate_url,
             ready=ready,
         )
+        area = AreaSessions(engine, sealer, AreaClient(channel), clock)
         loops = [
             asyncio.create_task(_resume(signing, settings.resume_seconds)),
-            asyncio.create_task(_keep_house(transactions, store, clock)),
+            asyncio.create_task(_keep_house(transactions, area, store, clock)),
         ]
         web = Web(
             transactions=transactions,
@@ -168,6 +171,7 @@ async def build(settings: EdgeSettings, clock: Clock | None = None) -> AsyncIter
             fetch=fetch,
             clock=clock,
             gate_url=settings.gate_url,
+            area=area,
         )
         look = make_look()
         app = create_app(services, faces=faces(look), uploads=UPLOADS)
@@ -200,10 +204,11 @@ async def _resume(signing: Signing, pause_seconds: float) -> None:
         await asyncio.sleep(pause_seconds)
 
 
-async def _keep_house(transactions: Transactions, store: DocumentStore, clock: Clock) -> None:
+async def _keep_house(transactions: Transactions, area: AreaSessions, store: DocumentStore, clock: Clock) -> None:
     while True:
         try:
             await transactions.purge()
+            await area.purge()
             await store.sweep(older_than_epoch_seconds=clock.now().timestamp() - SCRATCH_LIFE_SECONDS)
         except Exception:  # noqa: BLE001 - the loop is what mends things afterwards, so it goes on
             _log.exception("housekeeping failed")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
 from pydantic import TypeAdapter
 
@@ -22,6 +22,9 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
+NONCE_PATTERN = r"^[A-Za-z0-9_-]{16,128}$"
+WEB = "web"
+"""The citizens' own web, as the core knows it."""
 _COORDINATE_BYTES = 32
 
 router = APIRouter(route_class=PeopleRoute, include_in_schema=False)
@@ -94,6 +97,28 @@ async def activate(request: Request, token_key: TokenKey) -> HTMLResponse:
 async def password(request: Request, token_key: TokenKey) -> HTMLResponse:
     """From the present password to another one."""
     return _enrol(request, "password-change", token_key)
+
+
+@router.get("/pin")
+async def pin(
+    request: Request, token_key: TokenKey, nonce: Annotated[str, Query(pattern=NONCE_PATTERN)]
+) -> HTMLResponse:
+    """From an access code to a login of level low; the citizens' web sends its visitors here."""
+    look = look_of(request.app)
+    words = look.words(request)
+    values = _script_values(words, token_key)
+    values["texts"] |= {
+        "leaving": words("Your PIN was right. Going to your area…"),
+        "codeShape": words("An access code has four letters or digits, without accents or Ñ."),
+        "pinShape": words("A PIN has six letters and digits. Type all of them."),
+        "wrongCode": words("That was not right. Compare the reference, and check your access code and the PIN."),
+        "triesOver": words(
+            "That was not right, and this PIN cannot be used any more. Check NIF and e-mail and ask for a new PIN."
+        ),
+        "code_expired": words("The ten minutes of this PIN are over. Ask for a new one."),
+        "factor_locked": words("There were too many failed attempts. Please try again in an hour."),
+    }
+    return look.page(request, "pin.html", {"audience": WEB, "nonce": nonce, **values})
 
 
 @router.get("/{path:path}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from babel.core import negotiate_locale
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
-from fastapi import Request
+from fastapi import Request, Response
 
 SOURCE = "en"
 """Language of the texts in templates and code."""
@@ -43,6 +43,13 @@ def language_of(request: Request) -> str:
     ordered = [name for _, name in sorted(preferred, key=lambda pair: pair[0]) if name]
     found = negotiate_locale([name.split("-")[0].lower() for name in ordered], list(NAMES))
     return found or next(iter(NAMES))
+
+
+def remember(request: Request, answer: Response) -> None:
+    """Keep the language that was chosen on this page."""
+    chosen = request.query_params.get(PARAMETER)
+    if chosen in NAMES:
+        answer.set_cookie(PARAMETER, str(chosen), path="/", secure=True, httponly=True, samesite="lax")
 
 
 def _weight(part: str) -> float:

@@ -16,6 +16,16 @@ _CHUNK_BYTES = 1024 * 1024
 _OWN = frozenset({"same-origin", "none", ""})
 
 
+def require_own_site(request: Request) -> None:
+    """Let only our own pages send a form: browsers say where it comes from, and nobody's script can say otherwise.
+
+    Raises:
+        NotPermitted: Another site's page sent it.
+    """
+    if request.headers.get("sec-fetch-site", "") not in _OWN:
+        raise NotPermitted("this form was sent from another site")
+
+
 @asynccontextmanager
 async def files(request: Request, *, limit_bytes: int, most: int) -> AsyncIterator[dict[str, list[UploadFile]]]:
     """The chosen files by field, while the block lasts.
@@ -25,8 +35,7 @@ async def files(request: Request, *, limit_bytes: int, most: int) -> AsyncIterat
         MalformedRequest: Not a form with files, or more than ``most``.
         DocumentTooLarge: Over ``limit_bytes`` in all.
     """
-    if request.headers.get("sec-fetch-site", "") not in _OWN:
-        raise NotPermitted("this form was sent from another site")
+    require_own_site(request)
     length = request.headers.get("content-length", "")
     if not length.isdecimal():
         raise MalformedRequest("a form says how long it is")

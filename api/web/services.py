@@ -11,6 +11,7 @@ from api.look.pages import Look
 from api.storage import DocumentStore
 from api.transactions.review import Approvals
 from api.transactions.service import Transactions
+from api.web.sessions import AreaSessions
 from documents.model import AsyncFetch, Outline, PageImage, TrustMaterial, ValidationReport
 from domain.clock import Clock
 from domain.digests import Digest
@@ -55,6 +56,7 @@ class Web:
     fetch: AsyncFetch
     clock: Clock
     gate_url: str
+    area: AreaSessions
 
 
 def web(request: Request) -> Web:

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Path, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse
 
-from api.look.languages import NAMES, PARAMETER, language_of
+from api.look.languages import PARAMETER, language_of, remember
 from api.look.pages import PeopleRoute, look_of
 from api.look.sentences import sentence
 from api.transactions.model import PDF, UNDER_WAY, XML, DocumentState, Transaction, TransactionState, new_transaction
@@ -37,7 +37,7 @@ _SIGNED = (DocumentState.SIGNED, DocumentState.PARTIAL)
 async def choose(request: Request, provided: Provided) -> HTMLResponse:
     """Where people bring their documents."""
     answer = look_of(request.app).page(request, "choose.html", {**_limits(provided), "errors": []})
-    _remember_language(request, answer)
+    remember(request, answer)
     return answer
 
 
@@ -92,7 +92,7 @@ async def review(link_token: LinkToken, request: Request, provided: Provided) ->
         answer = _outcome(link_token, request, opened)
     if opened.cookie is not None:
         answer.headers.append("Set-Cookie", opened.cookie.header)
-    _remember_language(request, answer)
+    remember(request, answer)
     return answer
 
 
@@ -258,9 +258,3 @@ def _may_collect(opened: Review) -> bool:
 def _limits(provided: Web) -> dict[str, int]:
     limits = provided.transactions.limits
     return {"most": limits.citizen_documents, "largest": limits.citizen_bytes}
-
-
-def _remember_language(request: Request, answer: Response) -> None:
-    chosen = request.query_params.get(PARAMETER)
-    if chosen in NAMES:
-        answer.set_cookie(PARAMETER, str(chosen), path="/", secure=True, httponly=True, samesite="lax")
