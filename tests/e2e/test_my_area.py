@@ -2,7 +2,6 @@
 
 import re
 import sqlite3
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -48,6 +47,29 @@ def enter(visitor, service, citizen):
     return pin, returns[0]
 
 
+def see_inside(visitor, person):
+    page = visitor.page
+    main = page.locator("main")
+    expect(main).to_contain_text(re.compile(r"\*{3,4}\d{4}\*+"))
+    expect(main).to_contain_text("Ayuntamiento de Pruebas")
+    expect(main).to_contain_text(PDF.stem)
+    visitor.look("area-2-inside")
+    shown = page.content()
+    assert person.nif not in shown
+    assert person.phone not in shown
+    assert person.email not in shown
+
+
+def leave(visitor, service):
+    page = visitor.page
+    page.locator("form button").click()
+    page.wait_for_url("**/area?left=true")
+    expect(page.locator("main [role=status]")).to_be_visible()
+    visitor.look("area-3-left")
+    page.goto(f"{service.running.edge}/area")
+    expect(page.locator("main a[href='/area/enter']")).to_be_visible()
+
+
 def logs(service):
     return "".join(path.read_text(encoding="utf-8") for path in (service.running.state / "log").glob("*.log"))
 
@@ -87,15 +109,7 @@ def test_a_citizen_sees_what_is_theirs(service, visit, locale, tmp_path):
     answer(visitor, pin.lower())
     page.wait_for_url(f"{service.running.edge}/area")
 
-    main = page.locator("main")
-    expect(main).to_contain_text(re.compile(r"\*{3,4}\d{4}\*+"))
-    expect(main).to_contain_text("Ayuntamiento de Pruebas")
-    expect(main).to_contain_text(PDF.stem)
-    visitor.look("area-2-inside")
-    shown = page.content()
-    assert citizen.person.nif not in shown
-    assert citizen.person.phone not in shown
-    assert citizen.person.email not in shown
+    see_inside(visitor, citizen.person)
 
     assert visitor.sent.holds(citizen.person.nif)  # so the record does see what is typed
     secrets = (ACCESS_CODE, ACCESS_CODE.upper(), pin, pin.lower(), WRONG_PIN)
@@ -106,12 +120,7 @@ def test_a_citizen_sees_what_is_theirs(service, visit, locale, tmp_path):
     assert "/area/return" in written
     assert [secret for secret in (token, token.split(".")[1], pin, *cookies) if secret in written] == []
 
-    page.locator("form button").click()
-    page.wait_for_url("**/area?left=true")
-    expect(page.locator("main [role=status]")).to_be_visible()
-    visitor.look("area-3-left")
-    page.goto(f"{service.running.edge}/area")
-    expect(page.locator("main a[href='/area/enter']")).to_be_visible()
+    leave(visitor, service)
 
 
 def test_the_cookies_are_for_this_host_and_no_script(service, visit):
@@ -250,14 +259,14 @@ def test_an_address_of_the_gate_without_a_nonce_is_no_login(service, visit):
         expect(visitor.page.locator("main [role=alert]")).to_be_visible()
 
 
-def test_from_the_area_to_a_signature_goes_by_password_and_code(service, visit, tmp_path):
+def test_from_the_area_to_a_signature_goes_by_password_and_code(service, visit):
     citizen = service.citizen()
     visitor = visit()
     page = visitor.page
     enter(visitor, service, citizen)
 
     page.locator("main a[href='/']").click()
-    page.set_input_files("#documents", Path(PDF))
+    page.set_input_files("#documents", PDF)
     page.locator("button[type=submit]").click()
     visitor.to_the_gate()
     visitor.type_password(citizen.person.nif, citizen.person.password)

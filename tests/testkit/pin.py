@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from authn.envelope import Envelope, EnvelopeContext, EnvelopePurpose
 from authn.otp.challenges import Begun
-from authn.otp.grants import GrantedToken
+from authn.pin.login import GrantedLogin
 from authn.sealing import Label, kdf, unseal
 from tests.testkit.core import NIF, Played
 
@@ -63,7 +63,7 @@ class PINVisitor:
         begun = await self.begin()
         return await self.complete(begun, await self.pin(begun))
 
-    def opened(self, begun: Begun, granted: GrantedToken) -> str:
+    def opened(self, begun: Begun, granted: GrantedLogin) -> str:
         """The token inside the answer."""
         key = kdf(Label.ANSWER, self.played.browser.cs, begun.challenge_id)
         return unseal(Label.ANSWER, key, granted.sealed_token, begun.challenge_id).decode()
