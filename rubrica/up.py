@@ -18,12 +18,15 @@ from rich.console import Console
 
 from authn.client import RegistryClient
 from certs.pki.trust import write_trust_anchors
+from domain.clock import SystemClock
+from domain.errors import RubricaError
 from hsm import ceremony
 from hsm.errors import HSMError
 from hsm.keys import Inventory
 from hsm.settings import TokenSettings
 from rubrica import example
 from rubrica.children import Child, ChildSpec, StartFailed
+from rubrica.newcomer import Newcomer
 from rubrica.state import (
     HOSTS,
     SOFTHSM_MODULE,
@@ -111,15 +114,14 @@ class Supervisor:
         self._write_settings()
         # All at once, for most of the time goes into loading. Whoever needs another waits for it in its readiness; only
         # the edge reads at its start what the PKI gives out, and the gate the core's key.
-        outcomes = await asyncio.gather(
-            self._start("inbox", lambda: _answers(f"{url('inbox')}/messages.json")),
-            self._start_core_and_gate(),
-            self._start_pki_and_edge(),
-            return_exceptions=True,
-        )
-        for outcome in outcomes:
-            if outcome is not None:
-                raise outcome
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._start("inbox", lambda: _answers(f"{url('inbox')}/messages.json")))
+                group.create_task(self._start_core_and_gate())
+                group.create_task(self._start_pki_and_edge())
+        except ExceptionGroup as failures:
+            # The first: whoever waits for it in vain would only say so later.
+            raise failures.exceptions[0] from None
         with_example = owner == "up" and example.PROGRAM.exists()
         if with_example:
             await self._start_example()
@@ -377,6 +379,7 @@ async def _keep_up(console: Console, say: Say) -> int:
         if isinstance(owned, Running):
             say(f"it is running already, as process {owned.pid}")
             _show(console, owned)
+            await _introduce(console, say, owned, Newcomer.read(owned.state))
             return 1
 
         def stage(done: str) -> None:
@@ -384,21 +387,67 @@ async def _keep_up(console: Console, say: Say) -> int:
 
         async with supervised(var, owner="up", lock_descriptor=owned, say=say, stage=stage) as running:
             _show(console, running)
+            await _introduce(console, say, running, await _newcomer(running, say))
             console.print("Ctrl-C stops everything.")
             await asyncio.Event().wait()
     return 0
 
 
+async def _newcomer(running: Running, say: Say) -> Newcomer | None:
+    """The citizen of this state, registered at its first start; without one the service is as good as with."""
+    known = Newcomer.read(running.state)
+    if known is not None:
+        return known
+    try:
+        return await Newcomer.register(running, SystemClock())
+    except RubricaError as error:
+        say(f"there is no citizen to try it with: {error.public_detail}")
+    except OSError as error:
+        say(f"there is no citizen to try it with: {error.filename or running.state}: {error.strerror}")
+    return None
+
+
+async def _introduce(console: Console, say: Say, running: Running, newcomer: Newcomer | None) -> None:
+    """What a person needs who plays the citizen; it goes to the terminal only."""
+    if newcomer is None:
+        return
+    known, activated = True, None
+    try:
+        activated = await newcomer.activated(running)
+    except (RubricaError, OSError) as error:
+        known = False
+        say(f"whether the citizen has a password is not known now ({type(error).__name__})")
+    if activated is None:
+        hint = "" if known else ", if it was not used before"
+        password = f"  activation code     {newcomer.activation_code}{hint}\n"
+    else:
+        password = f"  password            chosen {activated:%Y-%m-%d %H:%M} UTC, by who used the activation code\n"
+    console.print(
+        "A citizen to try it with, who does not exist:\n"
+        f"  NIF                 {newcomer.nif}\n"
+        f"  e-mail              {newcomer.email}\n"
+        f"  phone               {newcomer.phone}\n"
+        f"{password}"
+        f"  receipt             {newcomer.receipt}\n"
+        f"  for another one     remove {newcomer.folder} and start again",
+        markup=False,
+    )
+
+
 def _show(console: Console, running: Running) -> None:
     console.print(
+        "In a browser:\n"
+        f"  activate            {running.gate}/activate\n"
         f"  sign a document     {running.edge}/\n"
         f"  check a signature   {running.edge}/validate\n"
         f"  an agency's site    {running.agency or 'none'}\n"
-        f"  activate, password  {running.gate}/\n"
-        f"  SMS that went out   {running.inbox} (a page; messages.json for programs)\n"
-        f"  edge   {running.edge} (REST), {running.grpc} (gRPC)\n"
-        f"  gate   {running.gate}\n"
-        f"  PKI    {running.pki}\n"
-        f"  state  {running.state} (logs in log/, trust anchors in trust/)",
+        f"  SMS that went out   {running.inbox}/\n"
+        "For programs:\n"
+        f"  REST                {running.edge}\n"
+        f"  gRPC                {running.grpc}\n"
+        f"  gate                {running.gate}\n"
+        f"  PKI                 {running.pki}\n"
+        f"  SMS that went out   {running.inbox}/messages.json\n"
+        f"  state               {running.state} (logs in log/, trust anchors in trust/)",
         markup=False,
     )
