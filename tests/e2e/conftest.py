@@ -5,6 +5,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from documents.model import TrustMaterial
+from tests.testkit.agency_pki import AgencyPKI
 from tests.testkit.browser import Visitor, chromium
 from tests.testkit.desk import Desk
 from tests.testkit.dss import DSS
@@ -19,6 +20,12 @@ def service(tmp_path_factory):
     """One running service for all tests here: each brings its own citizens."""
     with run_service(tmp_path_factory.mktemp("service")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def agency_pki(service):
+    """The authority of agencies' certificates, which the running core knows."""
+    return AgencyPKI(service.agency_trust)
 
 
 @pytest.fixture(scope="session")

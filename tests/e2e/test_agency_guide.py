@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from api.rest.schemas import NewTransactionBody
 from api.rpc.proto import signing_pb2
@@ -31,7 +33,7 @@ def first_cells(heading):
 
 
 @pytest.fixture
-def desk(service, tmp_path, monkeypatch):
+def desk(service, agency_pki, tmp_path, monkeypatch):
     """A folder with the agency's documents, and the commands of the guide run in it."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(SAMPLES / "libreoffice.pdf", "solicitud.pdf")
@@ -39,9 +41,14 @@ def desk(service, tmp_path, monkeypatch):
     shutil.copy(service.running.token_key, "tok.pem")
     (commands,) = blocks("sh")
     subprocess.run(["sh", "-ec", commands], check=True)
-    (entry,) = re.findall(r"^    rubrica (client add .*\\\n.*)$", GUIDE, re.MULTILINE)
+    key = rsa.generate_private_key(65537, 2048)
+    Path("sello.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    Path("sello.pem").write_bytes(b"".join(each.public_bytes(Encoding.PEM) for each in agency_pki.issue(key)))
+    entries = re.findall(r"^    rubrica (client add .*\\\n.*)$", GUIDE, re.MULTILINE)
+    assert [re.findall(r"--(public-key|certificate)", entry) for entry in entries] == [["public-key"], ["certificate"]]
     environment = {**os.environ, "RUBRICA_VAR": str(service.folder)}
-    subprocess.run(["sh", "-ec", f'"{sys.executable}" -m rubrica {entry}'], check=True, env=environment)
+    for entry in entries:
+        subprocess.run(["sh", "-ec", f'"{sys.executable}" -m rubrica {entry}'], check=True, env=environment)
     return tmp_path
 
 
@@ -53,7 +60,7 @@ def test_the_programs_of_the_guide(service, citizen, desk, capsys):
         # There is no TLS on one machine.
         "grpc.ssl_channel_credentials()": "None",
     }
-    send, collect, send_by_grpc, watch = blocks("python")
+    send, send_by_certificate, collect, send_by_grpc, watch = blocks("python")
     known = {}
 
     def run(program):
@@ -73,6 +80,9 @@ def test_the_programs_of_the_guide(service, citizen, desk, capsys):
     assert known["claims"]["nonce"] == "expediente-7"
     assert [each[:5] for each in known["signed"]] == [b"%PDF-"] * 2
     assert known["agency"].verify_receipt(known["receipt"], service.token_key)
+
+    run(send_by_certificate)
+    assert known["by_seal"].status(known["sealed"].id)["client_id"] == "ayuntamiento-sello"
 
     run(send_by_grpc)
     with CitizenBrowser(service.token_key) as browser:

@@ -28,6 +28,7 @@ from rubrica_client import AgencyClient, CitizenBrowser, GateClient, NewDocument
 T = TypeVar("T")
 
 START_SECONDS = 90.0
+AGENCY_TRUST = "agencies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ class Service:
         found = Running.read(self.folder / "up.json")
         assert found is not None, "the service is not running"
         return found
+
+    @property
+    def agency_trust(self) -> Path:
+        """Where the core looks for authorities of agencies' certificates; empty until a test fills it."""
+        return self.folder / AGENCY_TRUST
 
     @property
     def token_key(self) -> bytes:
@@ -168,7 +174,8 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 def service(folder: Path) -> Iterator[Service]:
     """Run ``rubrica up`` on a state of its own until the block ends."""
     log = folder / "up.log"
-    environment = {**os.environ, "RUBRICA_VAR": str(folder)}
+    trust = str(folder / AGENCY_TRUST)
+    environment = {**os.environ, "RUBRICA_VAR": str(folder), "RUBRICA_CORE_AGENCY_TRUST_DIR": trust}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "rubrica", "up"], env=environment, stdout=output, stderr=output

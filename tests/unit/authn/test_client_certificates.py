@@ -153,6 +153,7 @@ FORGED: dict[str, Callable[[ProofDesk], x509.Certificate]] = {
     "an authority of the same name": of_an_authority_with_the_same_name,
     "CA:TRUE": with_extensions(ca=True),
     "CA:TRUE that may certify": with_extensions("digital_signature", "key_cert_sign", ca=True),
+    "certificates may be signed": with_extensions("digital_signature", "key_cert_sign"),
     "contentCommitment only": with_extensions("content_commitment"),
     "keyEncipherment only": with_extensions("key_encipherment"),
     "no key usage": without_key_usage,

@@ -128,3 +128,21 @@ def test_the_doctor_looks_into_tokens(tmp_path: Path) -> None:
 
     assert len(findings) == 2
     assert all(finding.mend == f"mv {state} {state}.broken" for finding in findings)
+
+
+@pytest.mark.parametrize("given", [(), ("--public-key", "a.pem", "--certificate", "a.pem")])
+def test_a_client_has_a_key_or_a_certificate(given: tuple[str, ...], tmp_path: Path) -> None:
+    files = [str(tmp_path / each) if each == "a.pem" else each for each in given]
+    (tmp_path / "a.pem").write_text("")
+    done = CliRunner().invoke(
+        app, ["client", "add", "sede", "--name", "Sede", "--return-url", "https://a.example/", *files]
+    )
+    assert (done.exit_code, "either --public-key or --certificate" in done.output) == (1, True)
+
+
+@pytest.mark.parametrize("option", ["--public-key", "--certificate"])
+def test_what_a_client_is_entered_with_must_be_pem(option: str, tmp_path: Path) -> None:
+    (tmp_path / "a.pem").write_text("junk")
+    entry = ["client", "add", "sede", "--name", "Sede", "--return-url", "https://a.example/"]
+    done = CliRunner().invoke(app, [*entry, option, str(tmp_path / "a.pem")])
+    assert (done.exit_code, "in PEM" in done.output) == (1, True)
