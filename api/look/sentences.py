@@ -19,7 +19,7 @@ _SENTENCES: Mapping[str, str] = {
         "There were too many failed attempts, so this is closed for a while. Nothing was signed. Please try later."
     ),
     "code_expired": (
-        "The time for this code is over. Nothing was signed and nothing is lost: type your password once more and you "
+        "The time for this code is over. Nothing was signed and nothing is lost: fill in this step once more and you "
         "get a new code."
     ),
     "weak_password": "This password is too easy to guess. Please choose another one.",
