@@ -62,10 +62,10 @@ async def returned(
         failed = words(
             "You are not logged in: it took too long, was used before, or began in another browser. Please enter again."
         )
-        answer: Response = _way_in(request, error=failed, status=403)
-    else:
-        answer = RedirectResponse(AREA_PATH, status_code=303)
-        answer.headers.append("Set-Cookie", cookie.header)
+        # The cookie of a login stays: a false link, put before a citizen on the way, must not end it.
+        return _way_in(request, error=failed, status=403)
+    answer = RedirectResponse(AREA_PATH, status_code=303)
+    answer.headers.append("Set-Cookie", cookie.header)
     answer.headers.append("Set-Cookie", ended(LOGIN_COOKIE))
     return answer
 
