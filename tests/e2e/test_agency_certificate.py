@@ -8,13 +8,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from domain.jws import ASSERTION_LIMIT_CHARACTERS
 from rubrica.demo import RETURN_URL
 from rubrica_client import AgencyClient, CitizenBrowser, NewDocument, RubricaProblem
 from rubrica_client.grpc import GRPCAgencyClient
-from tests.testkit.agency_pki import AgencyPKI, agency_name, p256
+from tests.testkit.agency_pki import AgencyPKI, agency_name, client_extensions, p256
 from tests.testkit.faces import FACES
 
 SAMPLE = Path(__file__).resolve().parents[1] / "samples" / "good" / "libreoffice.pdf"
@@ -70,9 +72,12 @@ def test_an_agency_with_a_certificate(face, service, agency_pki, citizen, tmp_pa
         assert agency.verify_result(outcome.result_token, service.token_key)["aud"] == client_id
         assert agency.collect(sent.id, 1).startswith(SAMPLE.read_bytes())
 
-        # The next certificate of the same agency by the same authority, with another kind of key.
+        # The next certificate of the same agency by the same authority: another kind of key, and as long as may be.
         renewed = p256() if face == "rest" else rsa.generate_private_key(65537, 2048)
-        successor = client(renewed, agency_pki.issue(renewed, subject))
+        padded = [(x509.UnrecognizedExtension(x509.ObjectIdentifier("2.999.8"), bytes(5300)), False)]
+        certificate = agency_pki.ca.certify(subject, renewed, extensions=client_extensions(others=padded))
+        successor = client(renewed, agency_pki.chain(certificate))
+        assert 11_300 < len(successor.assertion()) <= ASSERTION_LIMIT_CHARACTERS
         assert successor.status(sent.id)["state"] == "DONE"
 
         for forged in (

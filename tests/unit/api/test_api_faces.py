@@ -1,5 +1,6 @@
 """REST and gRPC are one contract: the same cases, the same answers, the same codes."""
 
+import json
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,9 @@ import grpc
 import pytest
 
 from api.transactions.model import Limits
+from domain.jws import ASSERTION_LIMIT_CHARACTERS
 from rubrica_client import NewDocument, RubricaProblem
+from rubrica_client.jws import sign, unbase64url
 from tests.testkit.core_simulator import NIF
 from tests.testkit.edge import AGENCY, AGENCY_NAME, PDF, RETURN_URL, an_edge
 from tests.testkit.faces import FACES, Face, a_face
@@ -98,6 +101,28 @@ async def test_who_cannot_prove_who_they_are_is_refused(name, tmp_path):
                     detail = await refused(face, "caller_refused", method, *arguments)
                     assert detail == replayed or "." not in wrong
             await refused(face, "caller_refused", agency.send, ONE, citizen_nif=NIF)
+
+
+async def test_a_proof_is_forwarded_as_it_is_and_has_a_limit(name, tmp_path):
+    async with an_edge(tmp_path) as edge, a_face(name, edge) as face:
+        key = edge.core.register_client(AGENCY, AGENCY_NAME)
+        agency = face.client(key)
+        sent = await face.call(agency.send, ONE, citizen_nif=NIF)
+        said = json.loads(unbase64url(agency.assertion().split(".")[1]))
+
+        def padded(characters):
+            """One with the whole of x5c in it, as far as an edge can tell."""
+            fresh = {**said, "jti": secrets.token_hex(16)}
+            empty = len(sign({"kid": AGENCY, "x5c": [""]}, fresh, key))
+            # In steps of base64url: three octets are four characters.
+            return sign({"kid": AGENCY, "x5c": ["A" * ((characters - empty) * 3 // 4)]}, fresh, key)
+
+        agency.assertion = lambda: padded(ASSERTION_LIMIT_CHARACTERS)
+        assert ASSERTION_LIMIT_CHARACTERS - 4 < len(agency.assertion()) <= ASSERTION_LIMIT_CHARACTERS
+        assert (await face.call(agency.status, sent.id))["id"] == sent.id
+        agency.assertion = lambda: padded(ASSERTION_LIMIT_CHARACTERS + 5)
+        assert len(agency.assertion()) > ASSERTION_LIMIT_CHARACTERS
+        assert "too long" in await refused(face, "caller_refused", agency.status, sent.id)
 
 
 async def test_a_foreign_transaction_looks_like_none(name, tmp_path):

@@ -27,6 +27,7 @@ from tests.testkit.agency_pki import (
     PrivateKey,
     agency_name,
     client_extensions,
+    key_usage,
     p256,
 )
 from tests.testkit.agency_proofs import AUDIENCE, CLIENT, ProofDesk
@@ -200,6 +201,41 @@ UNFIT_KEYS: dict[str, Callable[[], PrivateKey]] = {
     "RSA-1024": lambda: rsa.generate_private_key(65537, 1024),  # noqa: S505 - it must be refused
     "exponent 3": lambda: rsa.generate_private_key(3, 2048),
 }
+
+
+UNFIT_AUTHORITIES: dict[str, tuple[int | None, tuple[str, ...], timedelta, bool]] = {
+    "one that fits": (None, ("key_cert_sign", "crl_sign"), timedelta(days=9), True),
+    "over": (None, ("key_cert_sign", "crl_sign"), timedelta(seconds=-1), False),
+    "not for certificates": (None, ("crl_sign", "digital_signature"), timedelta(days=9), False),
+    "below one that allows none": (0, ("key_cert_sign", "crl_sign"), timedelta(days=9), False),
+}
+
+
+@pytest.mark.parametrize(("length", "uses", "left", "fits"), UNFIT_AUTHORITIES.values(), ids=UNFIT_AUTHORITIES)
+async def test_each_authority_on_the_way_is_checked(
+    desk: ProofDesk, length: int | None, uses: tuple[str, ...], left: timedelta, *, fits: bool
+) -> None:
+    upper, lower = (Authority(agency_name(name), desk.clock.now()) for name in ("Upper", "Lower"))
+    below_root = desk.pki.root.certify(upper.name, upper.key, extensions=authority(upper, length))
+    until = desk.clock.now() + left
+    below_upper = upper.certify(lower.name, lower.key, extensions=authority(lower, None, *uses), until=until)
+    for each in (upper, lower):
+        (desk.folder / f"{each.name.rfc4514_string()[3:8]}.crl").write_bytes(each.crl())
+    chain = [lower.certify(SUBJECT, KEY), below_upper, below_root]
+    if fits:
+        await desk.enter(chain)
+        assert await desk.prove(desk.token(KEY, chain)) == CLIENT
+    else:
+        with pytest.raises(MalformedRequest, match="the chain does not hold"):
+            await desk.enter(chain)
+
+
+def authority(owner: Authority, length: int | None, *uses: str) -> list[tuple[x509.ExtensionType, bool]]:
+    return [
+        (x509.BasicConstraints(ca=True, path_length=length), True),
+        (key_usage(*(uses or ("key_cert_sign", "crl_sign"))), True),
+        (x509.SubjectKeyIdentifier.from_public_key(owner.key.public_key()), False),
+    ]
 
 
 @pytest.mark.parametrize("make", UNFIT_KEYS.values(), ids=UNFIT_KEYS)

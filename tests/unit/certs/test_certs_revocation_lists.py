@@ -132,6 +132,9 @@ def test_who_may_not_sign_lists_says_nothing() -> None:
     able = Authority(name, NOW)
     with pytest.raises(StatusUnknown):
         asked(able, certified(able), Authority(name, NOW).crl())
+    # The same key under another name.
+    with pytest.raises(StatusUnknown):
+        asked(able, certified(able), Authority(agency_name("Otra"), NOW, key=able.key).crl())
     assert asked(able, certified(able), able.crl()) is False
 
 
