@@ -22,7 +22,7 @@ from hsm.keys import SigningKey
 from rubrica.core_sockets import listening
 from rubrica_client import GateClient, PendingPIN, RubricaProblem
 from signer.client import SignatureAuthorisationClient
-from tests.testkit.core import NIF, Played, playing
+from tests.testkit.core import EDGE, NIF, Played, playing
 from tests.testkit.edge import GATE_URL, Bridge
 from tests.testkit.pin import AUDIENCE, EMAIL, NONCE, pin_in
 
@@ -116,8 +116,25 @@ async def test_what_the_gate_sees_holds_neither_code_nor_pin_nor_token(gate: Fas
     token = await asyncio.to_thread(play)
     wire = b"".join(seen)
     assert NONCE.encode() in wire
+    # Where the browser goes on is what the core's settings say.
+    assert f'"return_url":"{EDGE}area/return"'.encode() in wire
     for secret in (*secrets, "QX7Z", token, token.split(".")[1]):
         assert secret.encode() not in wire
+
+
+@pytest.mark.parametrize("step", ["begin", "complete"])
+async def test_nobody_sends_a_browser_elsewhere(gate: FastAPI, step: str) -> None:
+    envelope = {"sap_id": "a", "nonce": "AAAA", "enc": "A" * 87, "ciphertext": "AAAA"}
+    asked = {"begin": {"nif": NIF, "email": EMAIL}, "complete": {"challenge_id": "0" * 26}}[step]
+    body = {**asked, "audience": AUDIENCE, "nonce": NONCE, "envelope": envelope}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url=GATE_URL) as client:
+        answers = [
+            (await client.post(f"/v1/pins/{step}", json=sent)).json()
+            for sent in (body, {**body, "return_url": "https://elsewhere.example/"})
+        ]
+    assert "return_url" not in answers[0]["detail"]
+    assert answers[1]["code"] == "malformed_request"
+    assert "return_url" in answers[1]["detail"]
 
 
 @pytest.mark.parametrize("missing", ["nif", "email", "audience", "nonce", "envelope"])
