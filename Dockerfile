@@ -22,7 +22,7 @@ RUN scripts/provision run \
 
 # Volumes take over the owner and mode of the folders that they cover.
 RUN useradd --uid 10001 --home-dir /var/lib/rubrica --shell /usr/sbin/nologin rubrica \
-    && install -d -o rubrica -g rubrica -m 0700 /var/lib/rubrica /var/lib/hsm /var/lib/trust \
+    && install -d -o rubrica -g rubrica -m 0700 /var/lib/rubrica /var/lib/hsm /var/lib/tok /var/lib/trust \
         /run/rubrica /run/rubrica/edge /run/rubrica/gate /run/rubrica/operator /run/issuer
 
 USER rubrica

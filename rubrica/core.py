@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import audit.log
@@ -49,6 +50,7 @@ from certs.clients import ClientCertificates
 from certs.http_issuer import HTTPIssuer
 from certs.issuer import Issuer, NoIssuer, OrganisationSubject
 from domain.clock import Clock, SystemClock
+from hsm.keys import SigningKey
 from hsm.pool import HSMPool
 from hsm.settings import TokenSettings
 from hsm.token_vault import TokenVault
@@ -58,6 +60,7 @@ from rubrica.database import make_engine
 from rubrica.logs import configure_logs
 from rubrica.press import Press
 from rubrica.settings.core import CoreSettings
+from rubrica.state import write_atomically
 from signer.activation import Activation
 from signer.approvals import Approvals
 from signer.credentials import Credentials
@@ -185,6 +188,8 @@ async def _serve(settings: CoreSettings) -> None:
             engine=engine, vault=TokenVault(pool), clock=SystemClock(), issuer=issuer, gateway=gateway
         )
         core = await wire(settings, outside)
+        if settings.token_key_file is not None:
+            await _publish_token_key(core.vault, settings.token_key_file)
         async with listening(settings.sockets_dir, core):
             log.info("core ready", epoch=core.epochs.current)
             await _until_stopped(core)
@@ -194,6 +199,12 @@ async def _serve(settings: CoreSettings) -> None:
         await gateway.aclose()
         await engine.dispose()
         await pool.close()
+
+
+async def _publish_token_key(vault: Vault, path: Path) -> None:
+    key = load_der_public_key(await vault.public_key(SigningKey.TOKENS))
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    write_atomically(path, pem.decode(), mode=0o644)
 
 
 async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:

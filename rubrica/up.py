@@ -13,7 +13,6 @@ from types import MappingProxyType
 
 import grpc
 import httpx
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from rich.console import Console
 
 from authn.client import RegistryClient
@@ -34,7 +33,6 @@ from rubrica.state import (
     Running,
     lock,
     var_folder,
-    write_atomically,
     write_settings,
 )
 
@@ -154,7 +152,7 @@ class Supervisor:
             await asyncio.gather(*(child.stop(within_seconds=left) for child in children))
 
     async def _start_core_and_gate(self) -> None:
-        await self._start("core", self._token_key_is_known)
+        await self._start("core", self._core_answers)
         await self._start("gate", lambda: _answers(f"{self._generation.url('gate')}/readyz"))
 
     async def _start_pki_and_edge(self) -> None:
@@ -199,11 +197,9 @@ class Supervisor:
             pids = {name: child.pid or 0 for name, child in self._children.items()}
             dataclasses.replace(self._running, pids=pids).write(self._record)
 
-    async def _token_key_is_known(self) -> bool:
+    async def _core_answers(self) -> bool:
         async with grpc.aio.insecure_channel(f"unix:{self._sockets / 'operator' / 'core.sock'}") as channel:
-            key = await RegistryClient(channel).token_key()
-        pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-        write_atomically(self._generation.folder / "tok.pem", pem, mode=0o644)
+            await RegistryClient(channel).token_key()
         return True
 
     def _settings(self, name: str) -> Path:
@@ -226,6 +222,7 @@ class Supervisor:
             "core": {
                 **_token(folder, "core"),
                 "state_dir": folder / "core",
+                "token_key_file": folder / "tok.pem",
                 "sockets_dir": sockets,
                 "database_url": f"sqlite+aiosqlite:///{folder / 'core' / 'core.sqlite'}",
                 "issuer_socket": sockets / "issuer.sock",

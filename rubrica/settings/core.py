@@ -67,6 +67,10 @@ class CoreSettings(ProcessSettings):
     hsm_queue_limit: Annotated[int, Field(ge=1)] = 1000
     """Calls that may wait for a worker; one more is told to come back."""
 
+    token_key_file: Path | None = None
+    """Gets the public key TOK, PEM, at each start, before anybody is served: for whoever has to pin it, such as the
+    gate, by another way than the core's sockets."""
+
     issuer_socket: Path | None = None
     """Unix socket of the development PKI's issuing face; without it the core signs but no certificate is issued."""
     trust_anchors_file: Path | None = None

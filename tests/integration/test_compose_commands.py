@@ -5,7 +5,10 @@ networks become this machine's. PostgreSQL is a real one.
 """
 
 import asyncio
+import base64
 import contextlib
+import html
+import json
 import os
 import re
 import shutil
@@ -21,22 +24,27 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 import yaml
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from authn.client import RegistryClient
 from documents.model import TrustMaterial
 from documents.validate import validate
+from rubrica.newcomer import Citizen
 from rubrica.state import Running, operator_channel
+from rubrica_client import NewDocument, RubricaProblem
+from rubrica_client.grpc import GRPCAgencyClient
 from tests.testkit.documents import plain_pdf
 from tests.testkit.postgres import postgres
 from tests.testkit.service import Service
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-PORTS = {"edge": "8080", "gate": "8081", "pki": "8085", "inbox": "8086"}
+PORTS = {"edge": "8080", "gate": "8081", "pki": "8085", "inbox": "8086", "grpc": "50051"}
 READY_SECONDS = 60
 
 
@@ -166,14 +174,6 @@ def test_a_second_ceremony_changes_nothing(containers: Containers) -> None:
 
 def record(containers: Containers) -> Service:
     """What the testkit's players need to know."""
-    socket_path = containers.folder / "run" / "operator" / "core.sock"
-
-    async def token_key() -> bytes:
-        async with operator_channel(socket_path) as channel:
-            key = await RegistryClient(channel).token_key()
-        return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-    (containers.folder / "tok.pem").write_bytes(asyncio.run(token_key()))
     Running(
         owner="compose",
         pid=os.getpid(),
@@ -181,13 +181,49 @@ def record(containers: Containers) -> Service:
         gate=f"http://localhost:{containers.ports['gate']}",
         pki=f"http://127.0.0.1:{containers.ports['pki']}",
         inbox=f"http://127.0.0.1:{containers.ports['inbox']}",
-        operator_socket=socket_path,
-        token_key=containers.folder / "tok.pem",
+        operator_socket=containers.folder / "run" / "operator" / "core.sock",
+        token_key=containers.folder / "volumes" / "token-key" / "tok.pem",
         trust=containers.folder / "volumes" / "trust",
         state=containers.folder,
         pids={},
+        grpc=f"127.0.0.1:{containers.ports['grpc']}",
     ).write(containers.folder / "up.json")
     return Service(containers.folder, containers.running["edge"])
+
+
+async def token_key(socket_path: Path) -> ec.EllipticCurvePublicKey:
+    async with operator_channel(socket_path) as channel:
+        return await RegistryClient(channel).token_key()
+
+
+def test_the_gates_pages_pin_the_key_that_the_core_wrote(containers: Containers) -> None:
+    running = record(containers).running
+
+    page = httpx.get(f"{running.gate}/activate", headers={"Accept": "text/html"}, trust_env=False)
+
+    asked = asyncio.run(token_key(running.operator_socket))
+    assert running.token_key.read_bytes() == asked.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    assert page.status_code == 200
+    (pinned,) = re.findall(r'data-token-key="(.*?)"', page.text)
+    x = base64.urlsafe_b64decode(json.loads(html.unescape(pinned))["x"] + "=")
+    assert int.from_bytes(x) == asked.public_numbers().x
+
+
+def test_agencies_speak_grpc_with_it(containers: Containers, tmp_path: Path) -> None:
+    service = record(containers)
+    document = tmp_path / "documento.pdf"
+    document.write_bytes(plain_pdf())
+    with service.agency() as rest:
+        speaking = (service.running.grpc, rest._client_id, rest._key)
+        with GRPCAgencyClient(*speaking, audience=service.running.edge) as agency:
+            sent = agency.send([NewDocument("documento", document)], citizen_nif=Citizen.draw().nif)
+
+            assert agency.status(sent.id)["state"] == rest.status(sent.id)["state"] == "SUBMITTED"
+        with (
+            GRPCAgencyClient(*speaking, audience="https://another.example") as misled,
+            pytest.raises(RubricaProblem, match="caller_refused"),
+        ):
+            misled.status(sent.id)
 
 
 def test_a_citizen_signs_with_it(containers: Containers, tmp_path: Path) -> None:

@@ -76,6 +76,22 @@ def test_each_caller_has_its_own_socket_and_no_other() -> None:
     assert who_has("issuer-socket") == {"core", "pki"}
 
 
+def test_the_core_alone_writes_the_key_that_the_gate_pins() -> None:
+    files = {name: tomllib.loads((ROOT / "deploy" / f"{name}.toml").read_text()) for name in ("core", "gate")}
+
+    assert who_has("token-key") == {"core", "gate"}
+    assert "token-key:/var/lib/tok:ro" in SERVICES["gate"]["volumes"]
+    assert files["gate"]["token_key_file"] == files["core"]["token_key_file"] == "/var/lib/tok/tok.pem"
+    assert SERVICES["gate"]["depends_on"]["core"] == {"condition": "service_healthy"}
+
+
+def test_agencies_reach_both_faces_of_the_edge() -> None:
+    listen = tomllib.loads((ROOT / "deploy" / "edge.toml").read_text())["grpc_listen"]
+
+    published = {port.rpartition(":")[2] for port in SERVICES["edge"]["ports"]}
+    assert published == {"8080", listen.rpartition(":")[2]}
+
+
 def test_zones_share_no_network() -> None:
     for one, other in itertools.combinations(("edge", "gate", "core"), 2):
         assert not set(SERVICES[one]["networks"]) & set(SERVICES[other]["networks"])
