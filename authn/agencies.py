@@ -119,6 +119,15 @@ Credential: TypeAlias = RegisteredKey | RegisteredCertificate
 """By what a client proves itself: the entry decides, never what the client sends."""
 
 
+@dataclass(frozen=True, slots=True)
+class ListedClient:
+    """A client as its operator sees it."""
+
+    caller: Caller
+    state: ClientState
+    credential: Credential
+
+
 class CallerRegister:
     """Keeps the callers; rows carry a guard, so that a right or key edited in the database is refused."""
 
@@ -257,12 +266,18 @@ class CallerRegister:
         row = await self._row(connection, client_id)
         if row is None or row["state"] != ClientState.ACTIVE.value:
             return None
-        if not row["public_key"]:
-            return _caller(row), RegisteredCertificate(row["subject"], row["issuer_key_sha256"])
-        key = serialization.load_der_public_key(row["public_key"])
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise TypeError("a registered key is of another type")
-        return _caller(row), RegisteredKey(key)
+        return _caller(row), _credential(row)
+
+    async def all(self, connection: AsyncConnection) -> list[ListedClient]:
+        """Every client, blocked or not, by its id.
+
+        Raises:
+            cryptography.exceptions.InvalidTag: A row was edited behind the core's back.
+        """
+        rows = (await connection.execute(sa.select(client).order_by(client.c.id))).mappings().all()
+        for row in rows:
+            self._columns.check(row["guard"], *_client_facts(row))
+        return [ListedClient(_caller(row), ClientState(row["state"]), _credential(row)) for row in rows]
 
     async def grant(
         self, connection: AsyncConnection, client_id: ClientId, transaction_id: str, randomness: Randomness
@@ -380,6 +395,15 @@ def _caller(row: Any) -> Caller:
         rights=frozenset(Right(right) for right in row["rights"]),
         return_urls=tuple(row["return_urls"]),
     )
+
+
+def _credential(row: Any) -> Credential:
+    if not row["public_key"]:
+        return RegisteredCertificate(row["subject"], row["issuer_key_sha256"])
+    key = serialization.load_der_public_key(row["public_key"])
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise TypeError("a registered key is of another type")
+    return RegisteredKey(key)
 
 
 def _client_facts(row: Any) -> tuple[str, ...]:

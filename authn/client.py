@@ -92,6 +92,18 @@ class SealedLogin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListedClient:
+    """A calling system as its operator sees it."""
+
+    client_id: str
+    name: str
+    state: str
+    proof: str
+    """``key`` or ``certificate``."""
+    rights: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthenticatedClient:
     """A calling system that proved who it is."""
 
@@ -317,6 +329,29 @@ class RegistryClient:
             return_urls=return_urls,
         )
         await call(self._stub.RegisterClient, request, deadline_seconds=QUICK_SECONDS)
+
+    async def set_client_state(self, client_id: str, state: str) -> None:
+        """Block a calling system (``BLOCKED``), or listen to it again (``ACTIVE``).
+
+        Raises:
+            NotFound: No such client.
+        """
+        request = authn_pb2.SetClientStateRequest(client_id=client_id, state=state)
+        await call(self._stub.SetClientState, request, deadline_seconds=QUICK_SECONDS)
+
+    async def clients(self) -> list[ListedClient]:
+        """Every calling system, by its id."""
+        answer = await call(self._stub.ListClients, authn_pb2.ListClientsRequest(), deadline_seconds=QUICK_SECONDS)
+        return [
+            ListedClient(
+                client_id=one.client_id,
+                name=one.name,
+                state=one.state,
+                proof=one.proof,
+                rights=frozenset(one.rights),
+            )
+            for one in answer.clients
+        ]
 
     async def token_key(self) -> ec.EllipticCurvePublicKey:
         """The key with which statements, tokens and receipts are signed."""

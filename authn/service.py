@@ -7,7 +7,7 @@ import grpc
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from authn.agencies import CallerRegister
+from authn.agencies import CallerRegister, ClientState, RegisteredKey
 from authn.area import Area
 from authn.assertions import ClientAuthenticator
 from authn.challenge import Challenges
@@ -23,6 +23,8 @@ from authn.registration.activation import PasswordActivation
 from authn.registration.register import PhoneChange
 from authn.sessions import Sessions
 from domain.clock import to_epoch_seconds
+from domain.errors import MalformedRequest
+from domain.ids import ClientId
 from hsm.keys import SigningKey
 from hsm.vault import Vault
 
@@ -241,6 +243,34 @@ class RegistryServicer(authn_pb2_grpc.RegistryServicer):
                 certificate_chain=list(request.certificate_chain),
             )
         return authn_pb2.RegisterClientAnswer()
+
+    async def SetClientState(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """Block an agency, or listen to it again."""
+        del context
+        try:
+            state = ClientState(request.state)
+        except ValueError:
+            raise MalformedRequest(f"states are {', '.join(ClientState)}") from None
+        async with self._engine.begin() as connection:
+            await self._callers.set_state(connection, ClientId(request.client_id), state)
+        return authn_pb2.SetClientStateAnswer()
+
+    async def ListClients(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """All agencies."""
+        del request, context
+        async with self._engine.connect() as connection:
+            return authn_pb2.ListClientsAnswer(
+                clients=[
+                    authn_pb2.ListedClient(
+                        client_id=listed.caller.id,
+                        name=listed.caller.name,
+                        state=listed.state.value,
+                        proof="key" if isinstance(listed.credential, RegisteredKey) else "certificate",
+                        rights=sorted(listed.caller.rights),
+                    )
+                    for listed in await self._callers.all(connection)
+                ]
+            )
 
     async def TokenKey(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """The public key TOK, for clients to pin."""

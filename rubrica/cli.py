@@ -245,6 +245,39 @@ def client_add(
     ask("operator", socket, question)
 
 
+@client.command("show")
+def client_show(socket: OperatorSocket = None) -> None:
+    """Print every calling system: id, state, whether it has a key or a certificate, rights, name."""
+    from authn.client import RegistryClient
+
+    for one in ask("operator", socket, lambda channel: RegistryClient(channel).clients()):
+        typer.echo(f"{one.client_id}\t{one.state}\t{one.proof}\t{' '.join(sorted(one.rights))}\t{one.name}")
+
+
+@client.command("block")
+def client_block(
+    client_id: Annotated[str, typer.Argument()],
+    socket: OperatorSocket = None,
+) -> None:
+    """Listen to a calling system no more; what it has sent cannot be opened for approval either."""
+    _set_client_state(client_id, "BLOCKED", socket)
+
+
+@client.command("unblock")
+def client_unblock(
+    client_id: Annotated[str, typer.Argument()],
+    socket: OperatorSocket = None,
+) -> None:
+    """Listen to a calling system again."""
+    _set_client_state(client_id, "ACTIVE", socket)
+
+
+def _set_client_state(client_id: str, state: str, socket: Path | None) -> None:
+    from authn.client import RegistryClient
+
+    ask("operator", socket, lambda channel: RegistryClient(channel).set_client_state(client_id, state))
+
+
 def _public_key(path: Path) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 

@@ -410,6 +410,42 @@ class RegisterClientAnswer(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class SetClientStateRequest(_message.Message):
+    __slots__ = ("client_id", "state")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    state: str
+    def __init__(self, client_id: _Optional[str] = ..., state: _Optional[str] = ...) -> None: ...
+
+class SetClientStateAnswer(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListClientsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListClientsAnswer(_message.Message):
+    __slots__ = ("clients",)
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    clients: _containers.RepeatedCompositeFieldContainer[ListedClient]
+    def __init__(self, clients: _Optional[_Iterable[_Union[ListedClient, _Mapping]]] = ...) -> None: ...
+
+class ListedClient(_message.Message):
+    __slots__ = ("client_id", "name", "state", "proof", "rights")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    RIGHTS_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    name: str
+    state: str
+    proof: str
+    rights: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, client_id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., proof: _Optional[str] = ..., rights: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class TokenKeyRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -1080,6 +1080,16 @@ class RegistryStub:
                 request_serializer=authn_dot_proto_dot_authn__pb2.RegisterClientRequest.SerializeToString,
                 response_deserializer=authn_dot_proto_dot_authn__pb2.RegisterClientAnswer.FromString,
                 _registered_method=True)
+        self.SetClientState = channel.unary_unary(
+                '/rubrica.authn.v1.Registry/SetClientState',
+                request_serializer=authn_dot_proto_dot_authn__pb2.SetClientStateRequest.SerializeToString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.SetClientStateAnswer.FromString,
+                _registered_method=True)
+        self.ListClients = channel.unary_unary(
+                '/rubrica.authn.v1.Registry/ListClients',
+                request_serializer=authn_dot_proto_dot_authn__pb2.ListClientsRequest.SerializeToString,
+                response_deserializer=authn_dot_proto_dot_authn__pb2.ListClientsAnswer.FromString,
+                _registered_method=True)
         self.TokenKey = channel.unary_unary(
                 '/rubrica.authn.v1.Registry/TokenKey',
                 request_serializer=authn_dot_proto_dot_authn__pb2.TokenKeyRequest.SerializeToString,
@@ -1110,6 +1120,19 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetClientState(self, request, context):
+        """Whether a client is listened to; its grants fall with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListClients(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TokenKey(self, request, context):
         """The key with which statements, tokens and receipts are signed.
         """
@@ -1134,6 +1157,16 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.RegisterClient,
                     request_deserializer=authn_dot_proto_dot_authn__pb2.RegisterClientRequest.FromString,
                     response_serializer=authn_dot_proto_dot_authn__pb2.RegisterClientAnswer.SerializeToString,
+            ),
+            'SetClientState': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetClientState,
+                    request_deserializer=authn_dot_proto_dot_authn__pb2.SetClientStateRequest.FromString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.SetClientStateAnswer.SerializeToString,
+            ),
+            'ListClients': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListClients,
+                    request_deserializer=authn_dot_proto_dot_authn__pb2.ListClientsRequest.FromString,
+                    response_serializer=authn_dot_proto_dot_authn__pb2.ListClientsAnswer.SerializeToString,
             ),
             'TokenKey': grpc.unary_unary_rpc_method_handler(
                     servicer.TokenKey,
@@ -1223,6 +1256,60 @@ class Registry:
             '/rubrica.authn.v1.Registry/RegisterClient',
             authn_dot_proto_dot_authn__pb2.RegisterClientRequest.SerializeToString,
             authn_dot_proto_dot_authn__pb2.RegisterClientAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetClientState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.authn.v1.Registry/SetClientState',
+            authn_dot_proto_dot_authn__pb2.SetClientStateRequest.SerializeToString,
+            authn_dot_proto_dot_authn__pb2.SetClientStateAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListClients(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.authn.v1.Registry/ListClients',
+            authn_dot_proto_dot_authn__pb2.ListClientsRequest.SerializeToString,
+            authn_dot_proto_dot_authn__pb2.ListClientsAnswer.FromString,
             options,
             channel_credentials,
             insecure,

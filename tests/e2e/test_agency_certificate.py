@@ -22,16 +22,20 @@ from tests.testkit.faces import FACES
 SAMPLE = Path(__file__).resolve().parents[1] / "samples" / "good" / "libreoffice.pdf"
 
 
-def enter(service, client_id, certificates):
+def operate(service, *arguments: str):
     """As an operator does."""
-    said = f"--certificate {certificates} --return-url {RETURN_URL} --right sign --right name_citizen".split()
     return subprocess.run(
-        [sys.executable, "-m", "rubrica", "client", "add", client_id, "--name", "Ayuntamiento con sello", *said],
+        [sys.executable, "-m", "rubrica", "client", *arguments],
         env={**os.environ, "RUBRICA_VAR": str(service.folder)},
         check=False,
         capture_output=True,
         text=True,
     )
+
+
+def enter(service, client_id, certificates):
+    said = f"--certificate {certificates} --return-url {RETURN_URL} --right sign --right name_citizen".split()
+    return operate(service, "add", client_id, "--name", "Ayuntamiento con sello", *said)
 
 
 @pytest.mark.parametrize("face", FACES)
@@ -91,3 +95,14 @@ def test_an_agency_with_a_certificate(face, service, agency_pki, citizen, tmp_pa
         with pytest.raises(RubricaProblem, match="caller_refused"):
             agency.status(sent.id)
         assert successor.status(sent.id)["state"] == "DONE"
+
+        for command, state in (("block", "BLOCKED"), ("unblock", "ACTIVE")):
+            assert operate(service, command, client_id).returncode == 0
+            shown = operate(service, "show").stdout.splitlines()
+            assert f"{client_id}\t{state}\tcertificate\tname_citizen sign\tAyuntamiento con sello" in shown
+            if state == "BLOCKED":
+                with pytest.raises(RubricaProblem, match="caller_refused"):
+                    successor.status(sent.id)
+        assert successor.status(sent.id)["state"] == "DONE"
+        unknown = operate(service, "block", "nobody")
+        assert (unknown.returncode, "no such client" in unknown.stderr) == (1, True)

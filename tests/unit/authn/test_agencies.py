@@ -21,6 +21,7 @@ from authn.agencies import (
     Caller,
     CallerRegister,
     ClientState,
+    RegisteredKey,
     Right,
     client,
     client_grant,
@@ -331,6 +332,24 @@ async def test_a_blocked_client_and_its_grants_are_refused(desk: Desk) -> None:
     async with desk.engine.begin() as connection:
         with pytest.raises(NotFound):
             await desk.register.set_state(connection, ClientId("nobody"), ClientState.BLOCKED)
+
+
+async def test_the_operator_sees_every_client(desk: Desk) -> None:
+    await desk.enter(client_id="sede.b")
+    await desk.enter(client_id="sede.a", rights=["name_citizen", "sign"])
+    async with desk.engine.begin() as connection:
+        await desk.register.set_state(connection, ClientId("sede.b"), ClientState.BLOCKED)
+        listed = await desk.register.all(connection)
+    assert [(each.caller.id, each.state) for each in listed] == [
+        ("sede.a", ClientState.ACTIVE),
+        ("sede.b", ClientState.BLOCKED),
+    ]
+    assert listed[0].caller.rights == {Right.SIGN, Right.NAME_CITIZEN}
+    assert listed[0].credential == RegisteredKey(KEY.public_key())
+    async with desk.engine.begin() as connection:
+        await connection.execute(sa.update(client).where(client.c.id == "sede.b").values(state="ACTIVE"))
+        with pytest.raises(InvalidTag):
+            await desk.register.all(connection)
 
 
 async def test_a_grant_is_over_after_a_day(desk: Desk) -> None:
