@@ -222,8 +222,8 @@ def test_an_agency_asks_for_three_documents_and_one_approval(face, service, cour
         visitor.to_the_gate()
         expect(page.locator("[data-title]")).to_have_text([path.stem for path in documents])
         visitor.look("authorise-1-password-agency")
-        visitor.type_password(citizen.person.nif, citizen.person.password)
         returns = loads_at_once(visitor, 4)
+        visitor.type_password(citizen.person.nif, citizen.person.password)
         otp = visitor.type_code(citizen.phone.code(visitor.reference()))
         page.wait_for_url(f"{home}?result=*")
         first_result = page.url

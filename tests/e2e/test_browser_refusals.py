@@ -353,6 +353,8 @@ def test_a_basic_registration_is_told_how_to_rise(service, visit, locale):
         case.to_the_gate(visitor)
         visitor.type_password(citizen.person.nif, citizen.person.password)
         visitor.type_code(citizen.phone.code(visitor.reference()))
+        # Not where a code is asked for: there is none to wait for any more.
+        expect(visitor.page.locator("[data-step='password']")).to_be_visible()
         assert ADVANCED[locale] in told(visitor)
         visitor.look("authorise-5-basic")
         assert (case.seen, case.signed) == (TO_REVIEW, 0)

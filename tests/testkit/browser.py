@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import httpx
@@ -65,6 +66,7 @@ class Sent:
         # The browser itself says what it put on the wire; what Playwright shows at once lacks cookies and others.
         wire = context.new_cdp_session(page)
         wire.send("Network.enable")
+        wire.on("Network.requestWillBeSent", self._on_wire)
         wire.on("Network.requestWillBeSentExtraInfo", lambda event: self._add("", event["headers"]))
 
     def holds(self, secret: str) -> bool:
@@ -90,6 +92,11 @@ class Sent:
     def _note(self, request: Request) -> None:
         self._add(f"{request.method} {request.url}", request.headers)
         self.raw.append(request.post_data_buffer or b"")
+
+    def _on_wire(self, event: dict[str, Any]) -> None:
+        request = event["request"]
+        self._add(request["url"] + request.get("urlFragment", ""), request["headers"])
+        self.raw += [base64.b64decode(entry.get("bytes", "")) for entry in request.get("postDataEntries", ())]
 
     def _frame(self, payload: str | bytes) -> None:
         self.raw.append(payload if isinstance(payload, bytes) else payload.encode())
@@ -128,6 +135,9 @@ def shoot(page: Page, folder: Path, name: str) -> None:
     before = page.viewport_size
     for size, label in ((PHONE, "phone"), (DESK, "desk")):
         page.set_viewport_size(size)
+        # As high as the page is: what sticks to the window's edge would lie over the midst of the picture.
+        height = page.evaluate("document.documentElement.scrollHeight")
+        page.set_viewport_size({"width": size["width"], "height": max(size["height"], height)})
         for picture in page.locator("img").all():
             picture.scroll_into_view_if_needed()
         page.evaluate("scrollTo(0, 0)")

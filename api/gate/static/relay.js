@@ -13,8 +13,21 @@ export class Problem extends Error {
   }
 }
 
-// The answers to a code that is not good: wrong, or over for whatever reason.
-export const CODE_REFUSALS = ["factor_mismatch", "code_expired", "request_expired", "factor_locked"];
+// Answers after which this code is of no more use, or of one use less: it was wrong, it is over, or it was right and
+// the citizen cannot sign all the same. After any other one the same code may be tried again.
+export const CODE_REFUSALS = [
+  "factor_mismatch",
+  "factor_locked",
+  "code_expired",
+  "request_expired",
+  "state_conflict",
+  "credential_unusable",
+  "no_certificate",
+  "weak_registration",
+  "credential_suspended",
+  "credential_revoked",
+  "certificate_expired",
+];
 
 export async function post(path, body) {
   let response;
