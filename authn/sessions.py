@@ -106,6 +106,7 @@ class Sessions:
         self._columns = columns
         self._clock = clock
         self._randomness = randomness
+        self._token_key: ec.EllipticCurvePublicKey | None = None
 
     def record_for(self, citizen_id: CitizenId, pid: bytes) -> AuthenticationRecord:
         """A record for a login that begins; nothing is stored."""
@@ -202,11 +203,13 @@ class Sessions:
         )
 
     async def token_key(self) -> ec.EllipticCurvePublicKey:
-        """The public key TOK, with which tokens are checked; one HSM call."""
-        key = load_der_public_key(await self._vault.public_key(SigningKey.TOKENS))
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise TypeError("TOK is an elliptic curve key")
-        return key
+        """The public key TOK, with which tokens are checked; the HSM is asked once, for strangers may ask often."""
+        if self._token_key is None:
+            key = load_der_public_key(await self._vault.public_key(SigningKey.TOKENS))
+            if not isinstance(key, ec.EllipticCurvePublicKey):
+                raise TypeError("TOK is an elliptic curve key")
+            self._token_key = key
+        return self._token_key
 
     async def authenticated(self, connection: AsyncConnection, cid: str) -> datetime | None:
         """When the login of a challenge happened; ``None`` if it did not."""

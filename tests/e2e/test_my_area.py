@@ -9,9 +9,18 @@ from playwright.sync_api import expect
 
 from rubrica.phone import NoMessage
 from tests.e2e.test_browser import LANGUAGES, PDF
+from tests.testkit.browser import DESK, PHONE, violations
 
 WRONG_PIN = "222222"
 ACCESS_CODE = "g4To"
+
+
+def look(visitor, name):
+    """Pictures, and axe at both sizes."""
+    visitor.look(name)
+    visitor.page.set_viewport_size(PHONE)
+    assert violations(visitor.page) == []
+    visitor.page.set_viewport_size(DESK)
 
 
 def to_the_gate(visitor, service):
@@ -53,7 +62,7 @@ def see_inside(visitor, person):
     expect(main).to_contain_text(re.compile(r"\*{3,4}\d{4}\*+"))
     expect(main).to_contain_text("Ayuntamiento de Pruebas")
     expect(main).to_contain_text(PDF.stem)
-    visitor.look("area-2-inside")
+    look(visitor, "area-2-inside")
     shown = page.content()
     assert person.nif not in shown
     assert person.phone not in shown
@@ -65,7 +74,7 @@ def leave(visitor, service):
     page.locator("form button").click()
     page.wait_for_url("**/area?left=true")
     expect(page.locator("main [role=status]")).to_be_visible()
-    visitor.look("area-3-left")
+    look(visitor, "area-3-left")
     page.goto(f"{service.running.edge}/area")
     expect(page.locator("main a[href='/area/enter']")).to_be_visible()
 
@@ -85,24 +94,24 @@ def test_a_citizen_sees_what_is_theirs(service, visit, locale, tmp_path):
 
     page.goto(service.running.edge)
     page.locator("footer a[href='/area']").click()
-    visitor.look("area-1-way-in")
+    look(visitor, "area-1-way-in")
     to_the_gate(visitor, service)
-    visitor.look("pin-1-data")
+    look(visitor, "pin-1-data")
     page.locator("[data-step='begin'] button[type=submit]").click()
     expect(page.locator("[data-step='begin'] [data-list] li")).to_have_count(3)
-    visitor.look("pin-2-missing")
+    look(visitor, "pin-2-missing")
     page.fill("#nif", citizen.person.nif)
     page.fill("#email", citizen.person.email)
     page.fill("#chosen", "ñu1")
     page.locator("[data-step='begin'] button[type=submit]").click()
     expect(page.locator("#chosen-error")).not_to_be_empty()
     reference = ask(visitor, citizen.person)
-    visitor.look("pin-3-pin")
+    look(visitor, "pin-3-pin")
     pin = citizen.phone.code(reference)
     answer(visitor, WRONG_PIN)
     expect(page.locator("[data-step='code'] [data-errors]")).to_be_focused()
     expect(page.locator("[data-fill='tries']")).to_contain_text("2")
-    visitor.look("pin-4-wrong")
+    look(visitor, "pin-4-wrong")
     page.reload()  # the access code is gone with the page, the way is not
     assert visitor.reference() == reference
     page.fill("#again", ACCESS_CODE)
@@ -134,8 +143,9 @@ def test_the_cookies_are_for_this_host_and_no_script(service, visit):
     assert (cookie["httpOnly"], cookie["secure"], cookie["sameSite"], cookie["path"]) == (True, True, "Lax", "/")
 
 
-def test_the_return_address_is_good_once_and_in_one_browser(service, visit):
-    visitor, stranger = visit(), visit("en-GB")
+@pytest.mark.parametrize("locale", LANGUAGES)
+def test_the_return_address_is_good_once_and_in_one_browser(service, visit, locale):
+    visitor, stranger = visit(), visit(locale)
     citizen = service.citizen()
     _, return_url = enter(visitor, service, citizen)
 
@@ -143,7 +153,7 @@ def test_the_return_address_is_good_once_and_in_one_browser(service, visit):
         one.page.goto(return_url)
         expect(one.page.locator(".notice.bad")).to_be_visible()
         expect(one.page.locator("main")).not_to_contain_text("Ayuntamiento")
-    stranger.look("area-4-refused")
+    look(stranger, "area-4-refused")
     # A stranger who began a login of their own gets nothing out of somebody else's token either.
     to_the_gate(stranger, service)
     stranger.page.goto(return_url)
@@ -152,8 +162,9 @@ def test_the_return_address_is_good_once_and_in_one_browser(service, visit):
     expect(stranger.page.locator("main a[href='/area/enter']")).to_be_visible()
 
 
-def test_a_login_that_the_core_no_longer_has_shows_nothing(service, visit):
-    visitor = visit()
+@pytest.mark.parametrize("locale", LANGUAGES)
+def test_a_login_that_the_core_no_longer_has_shows_nothing(service, visit, locale):
+    visitor = visit(locale)
     citizen = service.citizen()
     enter(visitor, service, citizen)
 
@@ -163,12 +174,13 @@ def test_a_login_that_the_core_no_longer_has_shows_nothing(service, visit):
 
     expect(visitor.page.locator("main a[href='/area/enter']")).to_be_visible()
     expect(visitor.page.locator("main")).not_to_contain_text("***")
-    visitor.look("area-5-over")
+    look(visitor, "area-5-over")
 
 
-def test_three_wrong_pins_end_this_one(service, visit):
+@pytest.mark.parametrize("locale", LANGUAGES)
+def test_three_wrong_pins_end_this_one(service, visit, locale):
     citizen = service.citizen()
-    visitor = visit()
+    visitor = visit(locale)
     page = visitor.page
     to_the_gate(visitor, service)
     first = citizen.phone.code(ask(visitor, citizen.person))
@@ -181,7 +193,7 @@ def test_three_wrong_pins_end_this_one(service, visit):
         expect(page.locator("#pin")).to_have_value("")
     answer(visitor, WRONG_PIN)
     expect(page.locator("[data-step='begin'] [data-errors]")).to_be_focused()
-    visitor.look("pin-5-tries-over")
+    look(visitor, "pin-5-tries-over")
     reference = ask(visitor, citizen.person)
     answer(visitor, first)  # the PIN of the message before
     expect(page.locator("[data-step='code'] [data-errors]")).to_be_focused()
@@ -234,7 +246,7 @@ def test_by_keyboard_alone(service, visit, locale):
     page.wait_for_url(f"{service.running.edge}/area")
     expect(page.locator("main h1")).to_be_visible()
     # A citizen who never signed is told so, and what comes next.
-    visitor.look("area-6-nothing-yet")
+    look(visitor, "area-6-nothing-yet")
     page.locator("form button").focus()
     keyboard.press("Enter")
     page.wait_for_url("**/area?left=true")

@@ -95,8 +95,9 @@ class Place:
 
 
 @asynccontextmanager
-async def a_place(folder: Path, played: Played) -> AsyncIterator[Place]:
-    socket, engine = folder / "s" / "edge" / "core.sock", make_engine(f"sqlite+aiosqlite:///{folder / 'edge.db'}")
+async def a_place(folder: Path, played: Played, database_url: str = "") -> AsyncIterator[Place]:
+    socket = folder / "s" / "edge" / "core.sock"
+    engine = make_engine(database_url or f"sqlite+aiosqlite:///{folder / 'edge.db'}")
     async with engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
     async with listening(folder / "s", played.core), grpc.aio.insecure_channel(f"unix:{socket}") as channel:

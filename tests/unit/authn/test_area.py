@@ -177,6 +177,15 @@ async def test_a_token_signed_by_another_key_is_refused(played: Played) -> None:
         await refused(played, nonsense)
 
 
+async def test_whoever_brings_nonsense_does_not_keep_the_hsm_busy(played: Played) -> None:
+    token = await PINVisitor(played).log_in()
+    assert await played.core.area.enter(token, NONCE)
+    before = played.vault.calls.total()
+    for nonsense in (token, "a.b.c", f"{token}A"):
+        await refused(played, nonsense)
+    assert played.vault.calls.total() == before
+
+
 async def test_a_login_whose_row_is_gone_shows_nothing(played: Played) -> None:
     token = await PINVisitor(played).log_in()
     key = (await played.core.area.enter(token, NONCE)).key
