@@ -128,9 +128,24 @@ class BodyLimit:
     unless the end comes within ``DRAIN_BYTES`` and ``DRAIN_SECONDS``.
     """
 
-    def __init__(self, app: ASGIApp, *, limit_bytes: Callable[[Scope], int]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limit_bytes: Callable[[Scope], int],
+        answered_by_app: Callable[[Scope], bool] = lambda _scope: False,
+    ) -> None:
+        """Wrap an application.
+
+        Args:
+            app: The application.
+            limit_bytes: Of a request's body.
+            answered_by_app: Whether the application itself answers to a body that is declared too large, as people can
+                read it.
+        """
         self._app = app
         self._limit_bytes = limit_bytes
+        self._answered_by_app = answered_by_app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -138,7 +153,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send, self._limit_bytes(scope))
-        if exchange.declares_too_much:
+        if exchange.declares_too_much and not self._answered_by_app(scope):
             await exchange.refuse()
         else:
             await self._app(scope, exchange.receive, exchange.send)

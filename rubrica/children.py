@@ -119,7 +119,8 @@ class Child:
     async def _answers(self) -> bool:
         # Whatever a client says about a server that is not there yet: it does not answer.
         with contextlib.suppress(Exception):
-            return await asyncio.wait_for(self.spec.ready(), 2.0)
+            async with asyncio.timeout(2.0):
+                return await self.spec.ready()
         return False
 
     @staticmethod

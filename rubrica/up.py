@@ -437,6 +437,7 @@ def _show(console: Console, running: Running) -> None:
         f"  activate            {running.gate}/activate\n"
         f"  sign a document     {running.edge}/\n"
         f"  check a signature   {running.edge}/validate\n"
+        f"  my area             {running.edge}/area\n"
         f"  an agency's site    {running.agency or 'none'}\n"
         f"  SMS that went out   {running.inbox}/\n"
         "For programs:\n"

@@ -16,7 +16,8 @@ from api.rest.services import Provided, Services
 
 JSON_LIMIT_BYTES = 256 * 1024
 FORM_LIMIT_BYTES = 1024 * 1024 * 1024
-"""A form that is too long is read and thrown away: a browser shows no answer to what it could not send to its end."""
+"""A form with documents may have so much at least, be it only to be read and thrown away."""
+FORM_OVERHEAD_BYTES = 64 * 1024
 
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 
@@ -49,7 +50,8 @@ def create_app(
         services: What it works with.
         lifespan: Starts and ends what runs beside the requests.
         faces: Further routes; they see a request first.
-        uploads: Paths of theirs to which documents are posted; they set their own limit within the outer one.
+        uploads: Paths of theirs to which documents are posted; they set their own limit within the outer one, and
+            answer themselves to whoever declares more.
     """
 
     @asynccontextmanager
@@ -73,16 +75,20 @@ def create_app(
     for router in (*faces, transactions.router, browser.router, _health):
         app.include_router(router)
     problems.install(app)
-    upload_bytes = max(services.transactions.limits.agency_bytes, services.transactions.limits.citizen_bytes)
+    limits = services.transactions.limits
+    upload_bytes = max(limits.agency_bytes, limits.citizen_bytes)
+    # A citizen's documents at once; a signed file with the one beside it, which anybody may have judged.
+    largest_bytes = max(limits.citizen_bytes * limits.citizen_documents, 2 * limits.agency_bytes)
+    form_bytes = max(FORM_LIMIT_BYTES, largest_bytes) + FORM_OVERHEAD_BYTES
 
     def limit_bytes(scope: Scope) -> int:
         # How much a document may have depends on whose it is, and is checked while it is read; this is the outer wall.
         if scope["path"] in uploads:
-            return FORM_LIMIT_BYTES
+            return form_bytes
         return upload_bytes if scope["method"] == "PUT" else JSON_LIMIT_BYTES
 
     app.add_middleware(LastResort)
-    app.add_middleware(BodyLimit, limit_bytes=limit_bytes)
+    app.add_middleware(BodyLimit, limit_bytes=limit_bytes, answered_by_app=lambda scope: scope["path"] in uploads)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)
     return app

@@ -31,7 +31,7 @@ async def judge(request: Request, provided: Provided) -> HTMLResponse:
     limit_bytes = provided.transactions.limits.agency_bytes
     kept = []
     try:
-        async with files(request, limit_bytes=2 * limit_bytes, most=2) as chosen:
+        async with files(request, each_bytes=limit_bytes, most=2) as chosen:
             signed = chosen.get("document", [])
             if not signed:
                 return _form(request, provided, [(look.words(request)("Choose a file first."), "")], status=400)

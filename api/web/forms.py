@@ -6,12 +6,15 @@ from pathlib import PurePath
 
 from fastapi import Request, UploadFile
 from starlette.datastructures import UploadFile as AnyUpload
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from domain.errors import DocumentTooLarge, MalformedRequest, NotPermitted
 
 FORM_OVERHEAD_BYTES = 64 * 1024
 """Names and borders of a form's parts."""
+DRAINED_BYTES = 1024 * 1024 * 1024
+"""So much of a form that is too long is read and thrown away: a browser that could not send it to its end may show no
+answer. A longer one is answered at once."""
 _CHUNK_BYTES = 1024 * 1024
 _OWN = frozenset({"same-origin", "none", ""})
 
@@ -27,25 +30,31 @@ def require_own_site(request: Request) -> None:
 
 
 @asynccontextmanager
-async def files(request: Request, *, limit_bytes: int, most: int) -> AsyncIterator[dict[str, list[UploadFile]]]:
+async def files(request: Request, *, each_bytes: int, most: int) -> AsyncIterator[dict[str, list[UploadFile]]]:
     """The chosen files by field, while the block lasts.
+
+    Args:
+        request: The form.
+        each_bytes: What a file may have. Of a longer one the first octets are kept, one more than this.
+        most: So many files.
 
     Raises:
         NotPermitted: Another site's page sent it.
         MalformedRequest: Not a form with files, or more than ``most``.
-        DocumentTooLarge: Over ``limit_bytes`` in all.
+        DocumentTooLarge: Over ``most`` times ``each_bytes`` in all.
     """
     require_own_site(request)
     length = request.headers.get("content-length", "")
     if not length.isdecimal():
         raise MalformedRequest("a form says how long it is")
-    if int(length) > limit_bytes + FORM_OVERHEAD_BYTES:
-        async for _ in request.stream():
-            pass
+    if int(length) > most * each_bytes + FORM_OVERHEAD_BYTES:
+        if int(length) <= DRAINED_BYTES:
+            async for _ in request.stream():
+                pass
         raise DocumentTooLarge("the files are larger than this service takes")
     try:
-        form = await request.form(max_files=most, max_fields=10)
-    except HTTPException:
+        form = await _Parser(request, each_bytes, most).parse()
+    except (MultiPartException, KeyError):  # the latter without a Content-Type
         raise MalformedRequest("this is not a form with files, or has too many") from None
     try:
         found: dict[str, list[UploadFile]] = {}
@@ -56,6 +65,24 @@ async def files(request: Request, *, limit_bytes: int, most: int) -> AsyncIterat
         yield found
     finally:
         await form.close()
+
+
+class _Parser(MultiPartParser):
+    """Keeps of each file one octet more than it may have: enough to be refused, and the rest takes no room."""
+
+    def __init__(self, request: Request, each_bytes: int, most: int) -> None:
+        super().__init__(request.headers, request.stream(), max_files=most, max_fields=10)
+        self._each_bytes = each_bytes
+        self._room = 0
+
+    def on_part_begin(self) -> None:
+        self._room = self._each_bytes + 1
+        super().on_part_begin()
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        kept = min(end - start, self._room)
+        self._room -= kept
+        super().on_part_data(data, start, start + kept)
 
 
 async def octets(file: UploadFile) -> AsyncIterator[bytes]:

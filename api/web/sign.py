@@ -56,7 +56,7 @@ async def bring(request: Request, provided: Provided) -> Response:
     try:
         async with files(
             request,
-            limit_bytes=limits.citizen_bytes * limits.citizen_documents,
+            each_bytes=limits.citizen_bytes,
             most=limits.citizen_documents,
         ) as chosen:
             documents = chosen.get("documents", [])
@@ -66,7 +66,7 @@ async def bring(request: Request, provided: Provided) -> Response:
             link_token, refused = await _taken(provided, documents)
     except (DocumentTooLarge, MalformedRequest) as error:
         large = isinstance(error, DocumentTooLarge)
-        too_large = words("The files are too large together. What fits is said below.")
+        too_large = words("What you chose is too large. What fits is said below.")
         not_together = words(
             "These files cannot be signed together: choose either PDF or XML files, and no more than is said below."
         )

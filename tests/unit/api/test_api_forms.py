@@ -1,0 +1,98 @@
+"""Forms with files: what is kept of them, and what is refused before anything is."""
+
+from collections.abc import AsyncIterator, Mapping, MutableMapping
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from api.web import forms
+from domain.errors import RubricaError
+
+EACH_BYTES = 1000
+MOST = 2
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI()
+
+    @app.post("/")
+    async def take(request: Request) -> JSONResponse:
+        try:
+            async with forms.files(request, each_bytes=EACH_BYTES, most=MOST) as found:
+                return JSONResponse({name: [file.size for file in each] for name, each in found.items()})
+        except RubricaError as error:
+            return JSONResponse(error.code, status_code=400)
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://edge.example") as found:
+        yield found
+
+
+def chosen(*sizes: int) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("documents", (f"{number}.pdf", b"x" * size)) for number, size in enumerate(sizes)]
+
+
+async def test_of_a_file_that_is_too_large_one_octet_more_than_fits_is_kept(client: httpx.AsyncClient) -> None:
+    for sizes, kept in (
+        ((10, EACH_BYTES - 10), [10, EACH_BYTES - 10]),
+        ((EACH_BYTES,), [EACH_BYTES]),
+        ((1990, 5), [EACH_BYTES + 1, 5]),
+    ):
+        assert (await client.post("/", files=chosen(*sizes))).json() == {"documents": kept}
+
+
+async def test_a_form_over_the_whole_is_refused(client: httpx.AsyncClient) -> None:
+    over = await client.post("/", files=chosen(MOST * EACH_BYTES + forms.FORM_OVERHEAD_BYTES))
+
+    assert (over.status_code, over.json()) == (400, "document_too_large")
+
+
+@pytest.mark.parametrize(
+    ("declared_bytes", "read"), [(forms.DRAINED_BYTES, 3), (forms.DRAINED_BYTES + 1, 0)], ids=["drained", "unread"]
+)
+async def test_beyond_what_is_thrown_away_nothing_is_read(declared_bytes: int, read: int) -> None:
+    pieces = [b"a", b"b", b"c"]
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/",
+        "headers": [(b"content-length", str(declared_bytes).encode()), (b"content-type", b"multipart/form-data")],
+    }
+    with pytest.raises(RubricaError, match="larger than this service takes"):
+        async with forms.files(Request(scope, receive), each_bytes=EACH_BYTES, most=MOST):
+            pass
+
+    assert 3 - len(pieces) == read
+
+
+@pytest.mark.parametrize(
+    ("headers", "content"),
+    [
+        ({"Content-Type": "multipart/form-data; boundary=b"}, b"--c\r\nnot a part"),
+        ({"Content-Type": "multipart/form-data"}, b"x"),
+        ({"Content-Type": "application/pdf"}, b"%PDF"),
+        ({}, b"x"),
+    ],
+)
+async def test_what_is_no_form_with_files(
+    client: httpx.AsyncClient, headers: Mapping[str, str], content: bytes
+) -> None:
+    assert (await client.post("/", headers=headers, content=content)).json() == "malformed_request"
+
+
+async def test_too_many_files_and_bodies_without_a_length(client: httpx.AsyncClient) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 65536
+
+    assert (await client.post("/", files=chosen(1, 1, 1))).json() == "malformed_request"
+    assert (await client.post("/", headers={"Sec-Fetch-Site": "cross-site"}, files=chosen(1))).json() == "not_permitted"
+    assert (await client.post("/", content=endless())).json() == "malformed_request"
