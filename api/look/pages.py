@@ -85,13 +85,13 @@ class Look:
         )
         return HTMLResponse(text, status, headers=self._headers)
 
-    def failure(self, request: Request, error: RubricaError) -> HTMLResponse:
-        """An error as a page that says what to do next."""
+    def failure(self, request: Request, error: RubricaError, *, back: str = "") -> HTMLResponse:
+        """An error as a page that says what to do next; ``back`` is where to go on, if that is known."""
         event = new_id()
         status = STATUSES[error.code]
         _log.info("refused", problem=error.code, problem_event=event, status=status)
         again = request.method == "GET" and error.code != "not_found"
-        values = {"sentence": self.explained(request, error), "event": event, "again": again}
+        values = {"sentence": self.explained(request, error), "event": event, "again": again, "back": back}
         answer = self.page(request, "error.html", values, status=status)
         if error.retry_after_seconds is not None:
             answer.headers["Retry-After"] = str(error.retry_after_seconds)
@@ -111,7 +111,12 @@ class Look:
         """A page for what nobody expected; call it while the exception is handled."""
         event = new_id()
         _log.exception("unexpected fault", problem_event=event)
-        values = {"sentence": sentence("", self.words(request)), "event": event, "again": request.method == "GET"}
+        values = {
+            "sentence": sentence("", self.words(request)),
+            "event": event,
+            "again": request.method == "GET",
+            "back": "",
+        }
         return self.page(request, "error.html", values, status=500)
 
     def _environment(self, language: str, folder: Path) -> Environment:

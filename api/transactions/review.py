@@ -215,6 +215,22 @@ class Approvals:
             raise NotFound("no such request in this browser")
         return Returned(now, self._sealer.open(LINK, now.transaction_id, now.link_sealed).decode())
 
+    async def link(self, request_id: str, cookies: Mapping[str, str]) -> str:
+        """Where the documents of a request are, for the browser that holds it.
+
+        Raises:
+            NotFound: It is another browser, or there is no such request.
+        """
+        async with self._engine.begin() as connection:
+            repository = TransactionRepository(connection)
+            staging = await repository.staging(request_id)
+            if staging is None or not _holds(staging, cookies):
+                raise NotFound("no such request in this browser")
+            transaction = await repository.by_id(staging.transaction_id)
+        if transaction is None:
+            raise NotFound("no such request in this browser")
+        return self._sealer.open(LINK, transaction.transaction_id, transaction.link_sealed).decode()
+
     async def _accept(
         self, repository: TransactionRepository, transaction: Transaction, staging: Staging, code: bytes
     ) -> None:

@@ -19,7 +19,14 @@ from api.web.forms import files, is_xml, octets, title_of
 from api.web.services import Provided, Web
 from documents.model import Outline
 from domain.algorithms import SignatureAlgorithm
-from domain.errors import DocumentTooLarge, MalformedRequest, NotFound, RubricaError, UnsupportedDocument
+from domain.errors import (
+    ActivationError,
+    DocumentTooLarge,
+    MalformedRequest,
+    NotFound,
+    RubricaError,
+    UnsupportedDocument,
+)
 from domain.items import Packaging, SignatureFormat
 
 UPLOAD_PATH = "/sign"
@@ -112,9 +119,14 @@ async def returned(
     provided: Provided,
     request_id: Annotated[str, Query(alias="request", max_length=64)],
     code: Annotated[str, Query(max_length=100)],
-) -> RedirectResponse:
+) -> Response:
     """The gate sent the browser back: sign, and go on; the code does not stay in the address."""
-    outcome = await provided.approvals.returned(request_id, parsed_code(code), request.cookies)
+    try:
+        outcome = await provided.approvals.returned(request_id, parsed_code(code), request.cookies)
+    except ActivationError as error:
+        # Loading this address again would be refused again; the documents are where they were.
+        link_token = await provided.approvals.link(request_id, request.cookies)
+        return look_of(request.app).failure(request, error, back=f"/review/{link_token}")
     onward = onward_url(outcome.transaction) or f"/review/{outcome.link_token}"
     return RedirectResponse(onward, status_code=303)
 

@@ -4,9 +4,6 @@ The agency whose document it is sees a state and a next step meanwhile.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -15,73 +12,13 @@ from playwright.sync_api import expect
 
 from domain.assurance import RegistrationLevel
 from rubrica.phone import NoMessage
-from rubrica_client import AgencyClient, NewDocument, RubricaProblem
-from tests.e2e.test_browser import DOWNLOAD, LANGUAGES, PDF, downloaded, read_every_page
-from tests.testkit.browser import Visitor
+from rubrica_client import NewDocument, RubricaProblem
+from tests.e2e.test_browser import LANGUAGES, PDF, read_every_page
+from tests.testkit.asked import TO_REVIEW, asked, told
 from tests.testkit.desk import rubrica
-from tests.testkit.outages import pki_stopped, signatures, standing_still, token_away
-from tests.testkit.service import Activated, Service
+from tests.testkit.outages import signatures
 
 REFUSED = Path(__file__).resolve().parents[1] / "samples" / "refused"
-TO_REVIEW = ("REVIEWED", "PREPARED", "review")
-
-
-@dataclass
-class Asked:
-    """A document of an agency, waiting for one citizen; uploaded once and never again."""
-
-    service: Service
-    agency: AgencyClient
-    transaction_id: str
-    review_url: str
-    signed_before: int
-
-    @property
-    def seen(self) -> tuple[str, str, str]:
-        """What the agency is told over REST: state, state of the document, what to do next."""
-        status = self.agency.status(self.transaction_id)
-        assert status["next_step"]["url"] in ("", self.review_url)
-        assert (status["next_step"]["url"] != "") == (status["next_step"]["action"] == "review")
-        return status["state"], status["documents"][0]["state"], status["next_step"]["action"]
-
-    @property
-    def signed(self) -> int:
-        """How many documents the core has signed since."""
-        return signatures(self.service) - self.signed_before
-
-    def to_the_gate(self, visitor: Visitor) -> None:
-        """The citizen opens the agency's link and goes on."""
-        visitor.page.goto(self.review_url)
-        visitor.to_the_gate()
-
-    def ends_well(self, visitor: Visitor, citizen: Activated, password: str = "") -> None:
-        """From the page where something went wrong to the signature: password, code, nothing else."""
-        visitor.type_password(citizen.person.nif, password or citizen.person.password)
-        self.ends_with_code(visitor, citizen.phone.code(visitor.reference()))
-
-    def ends_with_code(self, visitor: Visitor, code: str) -> None:
-        """The same, from the step of the code on."""
-        visitor.type_code(code)
-        visitor.page.wait_for_url(self.review_url)
-        expect(visitor.page.locator(".notice.good")).to_be_visible()
-        assert self.signed == 1
-        assert (self.seen[0], self.seen[2]) == ("DONE", "collect")
-
-
-@contextmanager
-def asked(service: Service, citizen: Activated) -> Iterator[Asked]:
-    """An agency's request; the browser comes back to the review page, for this agency has no page of its own."""
-    before = signatures(service)
-    with service.agency() as agency:
-        transaction_id, review_url = service.submit(agency, citizen, [PDF], return_url="")
-        yield Asked(service, agency, transaction_id, review_url, before)
-
-
-def told(visitor: Visitor) -> str:
-    """The sentence in the red box of the gate's page."""
-    shown = visitor.page.locator("[data-errors]:visible li")
-    expect(shown).to_have_count(1)
-    return shown.inner_text()
 
 
 @pytest.mark.parametrize("locale", LANGUAGES)
@@ -96,9 +33,12 @@ def test_without_javascript_the_gate_says_what_is_needed(service, visit, locale)
     expect(page.locator("noscript .notice")).to_contain_text("JavaScript")
     expect(page.locator("#password")).to_be_hidden()
     expect(page.locator("[data-title]")).to_have_text([PDF.stem])
-    page.goto(f"{service.running.gate}/activate")
-    expect(page.locator("noscript .notice")).to_contain_text("JavaScript")
-    expect(page.locator("#code")).to_be_hidden()
+    visitor.picture("noscript-authorise")
+    for path, field in (("activate", "#code"), ("password", "#old")):
+        page.goto(f"{service.running.gate}/{path}")
+        expect(page.locator("noscript .notice")).to_contain_text("JavaScript")
+        expect(page.locator(field)).to_be_hidden()
+        visitor.picture(f"noscript-{path}")
 
 
 TYPE_AGAIN = {"es-ES": "escriba otra vez el código", "en-GB": "type the code again"}
@@ -335,6 +275,7 @@ def test_what_cannot_be_signed_is_told_at_once_and_the_rest_is_kept(service, vis
 
     visitor.bring(service.running.edge, PDF, plain)
     expect(page.locator("[role=alert] li")).to_have_count(1)
+    visitor.look("sign-1-mixed")
     visitor.bring(service.running.edge, PDF, REFUSED / "needs-password.pdf")
     expect(page.locator("[role=alert]")).to_contain_text("needs-password.pdf")
     visitor.look("sign-1-partly")
@@ -360,6 +301,57 @@ def test_a_basic_registration_is_told_how_to_rise(service, visit, locale):
         assert (case.seen, case.signed) == (TO_REVIEW, 0)
 
 
+@pytest.mark.parametrize("locale", LANGUAGES)
+def test_what_is_over_and_what_cannot_be_checked_says_so(service, visit, citizen, locale, tmp_path):
+    visitor = visit(locale)
+    page = visitor.page
+    with asked(service, citizen) as case:
+        case.to_the_gate(visitor)
+        case.agency.cancel(case.transaction_id)
+        visitor.type_password(citizen.person.nif, citizen.person.password)
+        visitor.type_code(citizen.phone.code(visitor.reference()))
+        page.wait_for_url(f"{service.running.edge}/return?*")
+        expect(page.locator("[role=alert]")).to_be_visible()
+        page.goto(case.review_url)
+        expect(page.locator(".sign a.button")).to_have_count(0)
+        visitor.look("sign-3-over")
+        status = case.agency.status(case.transaction_id)
+        assert (status["state"], status["next_step"]["action"], case.signed) == ("CANCELLED", "none", 0)
+    for document in unsignable(tmp_path, 101 * 1024 * 1024):
+        page.goto(f"{service.running.edge}/validate")
+        page.set_input_files("#document", document)
+        page.locator("button[type=submit]").click()
+        expect(page.locator("[role=alert], .notice.warning")).to_be_visible()
+    visitor.look("check-1-refused")
+
+
+def test_a_certificate_revoked_in_the_last_moment_signs_nothing(service, visit):
+    citizen = service.citizen()
+    service.sign(citizen, [PDF], service.folder)
+    visitor = visit()
+    page = visitor.page
+    with asked(service, citizen) as case:
+        case.to_the_gate(visitor)
+        visitor.type_password(citizen.person.nif, citizen.person.password)
+        code = citizen.phone.code(visitor.reference())
+
+        def revoke_first(route):
+            revoked = rubrica(service, "revoke", "--nif", citizen.person.nif, "--reason", "keyCompromise")
+            assert revoked.returncode == 0, revoked.stderr
+            route.continue_()
+
+        page.route("**/return?*", revoke_first, times=1)
+        visitor.type_code(code)
+        page.wait_for_url(f"{service.running.edge}/**")
+        visitor.look("sign-3-revoked")
+        assert case.signed == 0
+        # The documents are still there: approved anew, they are signed with a new certificate.
+        page.locator(".actions .button").first.click()
+        expect(page).to_have_url(case.review_url)
+        visitor.to_the_gate()
+        case.ends_well(visitor, citizen)
+
+
 def test_a_form_from_another_site_is_refused(service, visit):
     visitor = visit()
     action = f"{service.running.edge}/sign"
@@ -371,96 +363,3 @@ def test_a_form_from_another_site_is_refused(service, visit):
         visitor.page.locator("button").click()
 
     assert navigating.value.status == 403
-
-
-def test_a_core_that_hangs_loses_nothing(service, visit, citizen):
-    visitor = visit()
-    with asked(service, citizen) as case:
-        case.to_the_gate(visitor)
-        with standing_still(service, "core"):
-            visitor.type_password(citizen.person.nif, citizen.person.password)
-            shown = visitor.page.locator("[data-step='password'] [data-errors] li")
-            expect(shown).to_contain_text("no responde", timeout=60_000)
-            visitor.look("authorise-6-core-away")
-
-        # The password field was left as it was.
-        visitor.page.locator("[data-step='password'] button[type=submit]").click()
-        case.ends_with_code(visitor, citizen.phone.code(visitor.reference()))
-
-
-def test_a_token_that_is_gone_is_waited_for(service, visit, citizen):
-    visitor = visit()
-    page = visitor.page
-    with asked(service, citizen) as case:
-        case.to_the_gate(visitor)
-        with token_away(service):
-            visitor.type_password(citizen.person.nif, citizen.person.password)
-            shown = page.locator("[data-step='password'] [data-errors] li")
-            expect(shown).to_contain_text("El dispositivo de firma no responde", timeout=60_000)
-            expect(shown).to_contain_text("Pruebe otra vez")
-            visitor.look("authorise-8-token-away")
-            assert (case.seen, case.signed) == (TO_REVIEW, 0)
-        expect(page.locator("#password")).to_have_value(citizen.person.password)
-        press_until_it_goes(page, "[data-step='password'] button[type=submit]", "[data-step='code']")
-
-        # Away again, between the code and the signature.
-        code = citizen.phone.code(visitor.reference())
-        with ExitStack() as outage:
-            page.route("**/return?*", lambda route: (outage.enter_context(token_away(service)), route.continue_()))
-            visitor.type_code(code)
-            page.wait_for_url(case.review_url, timeout=60_000)
-            expect(page.locator("main")).to_contain_text("Ya lo ha aprobado y no tiene que hacerlo otra vez")
-            visitor.look("sign-3-under-way")
-            assert case.seen == ("APPROVED", "PREPARED", "wait")
-            assert case.signed == 0
-        for _ in range(40):
-            page.wait_for_timeout(1000)
-            page.locator(".actions .button").click()
-            if page.locator(".notice.good").count():
-                break
-        assert (case.seen, case.signed) == (("DONE", "SIGNED", "collect"), 1)
-
-
-def press_until_it_goes(page, button, shown):
-    for _ in range(5):
-        page.locator(button).click()
-        with suppress(AssertionError):
-            expect(page.locator(shown)).to_be_visible(timeout=15_000)
-            return
-    raise AssertionError("the service did not come back")
-
-
-def test_a_timestamp_authority_that_is_stopped_is_waited_for_without_the_citizen(
-    service, visit, citizen, court, tmp_path
-):
-    visitor = visit()
-    page = visitor.page
-    service.sign(citizen, [PDF], service.folder)  # so that a certificate is there
-    with asked(service, citizen) as case:
-        case.to_the_gate(visitor)
-        visitor.type_password(citizen.person.nif, citizen.person.password)
-        code = citizen.phone.code(visitor.reference())
-
-        with pki_stopped(service):
-            visitor.type_code(code)
-            page.wait_for_url(case.review_url, timeout=90_000)
-            for _ in range(60):
-                if page.locator(".notice.good").count():
-                    break
-                page.wait_for_timeout(1000)
-                page.reload()
-            expect(page.locator(".notice.warning")).to_contain_text("seguimos intentándolo")
-            visitor.look("sign-3-late")
-            # It is signed, and can be collected; what is missing comes without anybody's doing.
-            assert case.seen == ("DONE", "PARTIAL", "collect")
-            early = downloaded(visitor, DOWNLOAD, tmp_path / "early.pdf")
-            assert early.read_bytes().startswith(PDF.read_bytes())
-
-        for _ in range(60):
-            if not page.locator(".notice.warning").count():
-                break
-            page.wait_for_timeout(1000)
-            page.reload()
-        assert (case.seen, case.signed) == (("DONE", "SIGNED", "collect"), 1)
-        court.passes("late", downloaded(visitor, DOWNLOAD, tmp_path / "late.pdf"), "PAdES-BASELINE-LTA")
-        court.passes("early", early, "PAdES-BASELINE-B")

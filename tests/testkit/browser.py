@@ -228,9 +228,13 @@ class Visitor:
 
     def look(self, name: str) -> None:
         """Take pictures and let axe judge the page."""
-        shoot(self.page, self._pictures, f"{name}-{self.language}")
+        self.picture(name)
         assert self.page.locator("html").get_attribute("lang") == self.language
         assert violations(self.page) == []
+
+    def picture(self, name: str) -> None:
+        """Take pictures at both sizes."""
+        shoot(self.page, self._pictures, f"{name}-{self.language}")
 
     def bring(self, edge: str, *documents: Path) -> None:
         """Upload files at the edge."""
