@@ -79,6 +79,11 @@ docs: ## the handbook, in var/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir var/site
 	@echo var/site/index.html
 
+.PHONY: pictures
+pictures: ## README's pictures anew, from the pages as they are
+	@scripts/provision test
+	@$(BIN)/python scripts/pictures.py
+
 .PHONY: proto
 proto: ## generates Python from the .proto files
 	@scripts/provision test

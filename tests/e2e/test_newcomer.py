@@ -26,6 +26,7 @@ STEPS = README[README.index("\n## In a browser\n") :].split("\n## ")[1]
 PICTURES = ROOT / "var" / "screenshots"
 OWN_PDF = ROOT / "tests" / "samples" / "good" / "libreoffice.pdf"
 PASSWORD = "Una-clave-de-prueba-7"
+PAGES = ("activate", "sign a document", "check a signature", "my area", "an agency's site", "SMS that went out")
 READY = "Ctrl-C stops everything."
 START_SECONDS = 90.0
 PROMISED_SECONDS = 180.0
@@ -161,6 +162,7 @@ def test_a_newcomer_signs_their_own_pdf_by_the_readme(tmp_path: Path, capsys: py
         told = printed(log.read_text())
         running = Running.read(var / "up.json")
         assert running is not None
+        pages = {name: status(told[name]) for name in PAGES}
         unused = printed(second_up(var))
         with chromium() as browser:
             context = browser.new_context(locale="en-GB", accept_downloads=True)
@@ -178,6 +180,7 @@ def test_a_newcomer_signs_their_own_pdf_by_the_readme(tmp_path: Path, capsys: py
     with capsys.disabled():
         print(f"\na newcomer signed by the README within {seconds:.1f} s, {start_seconds:.1f} s of them the start")  # noqa: T201 -- it is what was to be measured
 
+    assert pages == dict.fromkeys(PAGES, 200)
     assert seconds < PROMISED_SECONDS
     assert judged.returncode == 0, judged.stdout + judged.stderr
     assert signed.read_bytes().startswith(OWN_PDF.read_bytes())
@@ -200,6 +203,10 @@ def test_a_newcomer_signs_their_own_pdf_by_the_readme(tmp_path: Path, capsys: py
     assert elsewhere(var, receipt.parent, code, code.replace("-", ""), PASSWORD) == []
     assert "citizen.json" in elsewhere(var, tmp_path, code)  # so it would be found
     assert {stat.S_IMODE(path.stat().st_mode) for path in receipt.parent.iterdir()} == {0o600}
+
+
+def status(address: str) -> int:
+    return httpx.get(address, headers={"Accept": "text/html"}, trust_env=False).status_code
 
 
 def second_up(var: Path) -> str:
