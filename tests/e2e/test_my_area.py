@@ -1,5 +1,6 @@
 """Login by PIN and the citizen's own area, in a real browser against the running service."""
 
+import contextlib
 import re
 import sqlite3
 from base64 import urlsafe_b64decode
@@ -14,8 +15,16 @@ from tests.testkit.browser import DESK, PHONE, violations
 
 WRONG_PIN = "222222"
 ACCESS_CODE = "g4To"
+OVER = {"es-ES": "Los diez minutos de este PIN han pasado", "en-GB": "The ten minutes of this PIN are over"}
 SHORTEST_SEALED = 40
 """Characters; nonces, keys and what is sealed have more."""
+
+
+def in_the_core(service, statement):
+    """Behind the core's back."""
+    with contextlib.closing(sqlite3.connect(service.running.state / "core" / "core.sqlite", timeout=20)) as database:
+        database.execute(statement)
+        database.commit()
 
 
 def look(visitor, name):
@@ -189,8 +198,7 @@ def test_a_login_that_the_core_no_longer_has_shows_nothing(service, visit, local
     citizen = service.citizen()
     enter(visitor, service, citizen)
 
-    with sqlite3.connect(service.running.state / "core" / "core.sqlite", timeout=20) as database:
-        database.execute("DELETE FROM login_session")
+    in_the_core(service, "DELETE FROM login_session")
     visitor.page.reload()
 
     expect(visitor.page.locator("main a[href='/area/enter']")).to_be_visible()
@@ -219,6 +227,24 @@ def test_three_wrong_pins_end_this_one(service, visit, locale):
     answer(visitor, first)  # the PIN of the message before
     expect(page.locator("[data-step='code'] [data-errors]")).to_be_focused()
     answer(visitor, citizen.phone.code(reference))
+    page.wait_for_url(f"{service.running.edge}/area")
+
+
+@pytest.mark.parametrize("locale", LANGUAGES)
+def test_a_pin_whose_time_is_over_is_told_as_such(service, visit, locale):
+    citizen = service.citizen()
+    visitor = visit(locale)
+    page = visitor.page
+    to_the_gate(visitor, service)
+    pin = citizen.phone.code(ask(visitor, citizen.person))
+
+    in_the_core(service, "UPDATE otp_challenge SET expires = datetime('now', '-1 minute') || '.000000'")
+    answer(visitor, pin)
+
+    expect(page.locator("[data-step='begin'] [data-errors]")).to_be_focused()
+    expect(page.locator("[data-step='begin'] [data-list]")).to_contain_text(OVER[locale])
+    look(visitor, "pin-6-expired")
+    answer(visitor, citizen.phone.code(ask(visitor, citizen.person)))
     page.wait_for_url(f"{service.running.edge}/area")
 
 
