@@ -56,7 +56,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser):
-    """Opens browsers; no page of ours may have had an error in any of them."""
+    """Opens browsers; no page of ours may have had an error in any of them, nor sent in clear what was typed."""
     opened = []
 
     def visiting(locale="es-ES", *, script=True):
@@ -67,6 +67,7 @@ def visit(browser):
     for one in opened:
         one.context.close()
     assert [trouble for one in opened for trouble in one.trouble.found] == []
+    assert [secret for one in opened for secret in one.typed if one.sent.holds(secret)] == []
 
 
 def der(path):

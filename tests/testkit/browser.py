@@ -221,6 +221,8 @@ class Visitor:
         )
         self.language = locale[:2]
         self.sent, self.trouble = Sent(), Trouble()
+        self.typed: set[str] = set()
+        """Passwords and codes, none of which may ever go out in clear."""
         self.page: Page = self.context.new_page()
         self.sent.watch(self.context, self.page)
         self.trouble.watch(self.page)
@@ -249,6 +251,7 @@ class Visitor:
 
     def type_password(self, nif: str, password: str) -> None:
         """The gate's first step."""
+        self.typed.add(password)
         self.page.fill("#nif", nif)
         self.page.fill("#password", password)
         self.page.locator("[data-step='password'] button[type=submit]").click()
@@ -262,6 +265,7 @@ class Visitor:
 
     def type_code(self, code: str) -> str:
         """The one-time code; gives it back."""
+        self.typed.add(code)
         self.page.fill("#otp", code)
         self.page.locator("[data-step='code'] button[type=submit]").click()
         return code
