@@ -30,6 +30,7 @@ from authn.messages.texts import SMSTexts
 from authn.otp.budget import CodeBudget, rules
 from authn.otp.challenges import OTPChallenges
 from authn.otp.grants import Grants
+from authn.otp.notices import CodeBlockNotices
 from authn.otp.sending import CodeSender
 from authn.password.change import PasswordChange
 from authn.password.factor import PasswordFactors
@@ -37,7 +38,6 @@ from authn.password.notices import BlockNotices
 from authn.password.stretch import Stretcher, StretchParameters
 from authn.password.unlocking import Unlocking
 from authn.pin.login import PINLogin
-from authn.pin.notices import PINBlockNotices
 from authn.registration.activation import PasswordActivation, SealedActivationCodes
 from authn.registration.citizens import CitizenRegister
 from authn.registration.desk import Letterhead, OfficerDesk
@@ -131,7 +131,7 @@ class Core:
     stretcher: Stretcher
     sender: OutboxSender
     notices: BlockNotices
-    pin_notices: PINBlockNotices
+    code_notices: CodeBlockNotices
     clock: Clock
 
 
@@ -397,7 +397,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
         revocation=Revocation(engine, register, credentials, open_work, outside.issuer, leaves),
         sender=OutboxSender(engine, outbox, outside.gateway, clock),
         notices=BlockNotices(engine=engine, register=register, outbox=outbox, texts=texts, log=leaves, clock=clock),
-        pin_notices=PINBlockNotices(
+        code_notices=CodeBlockNotices(
             engine=engine,
             register=register,
             budget=code_budget,
@@ -420,7 +420,7 @@ async def _until_stopped(core: Core) -> None:
         asyncio.create_task(_every(LEASE_RENEWAL_SECONDS, core.epochs.fence_dead)),
         asyncio.create_task(_every(REFILL_SECONDS, core.newborns.refill)),
         asyncio.create_task(_every(NOTICE_SECONDS, core.notices.tell)),
-        asyncio.create_task(_every(NOTICE_SECONDS, core.pin_notices.tell)),
+        asyncio.create_task(_every(NOTICE_SECONDS, core.code_notices.tell)),
         asyncio.create_task(_every(SWEEP_SECONDS, lambda: sweep(core))),
     ]
     await stopped.wait()

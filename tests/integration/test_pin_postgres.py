@@ -72,7 +72,7 @@ async def _a_block_is_told_once_by_several(played: Played) -> None:
     mine = sa.and_(otp_challenge.c.citizen_id == who, otp_challenge.c.purpose == "pin")
     # As if each had been sent and had three wrong tries.
     await played.execute(sa.update(otp_challenge).where(mine).values(real=True, left=0, state="DEAD"))
-    await asyncio.gather(*(played.core.pin_notices.tell() for _ in range(4)))
+    await asyncio.gather(*(played.core.code_notices.tell() for _ in range(4)))
     assert len(await played.leaves("LOCK")) == 1
 
 

@@ -1,4 +1,4 @@
-"""A block of PINs is told once: a leaf in the log and an SMS, whoever caused it."""
+"""A block of codes is told once: a leaf in the log and an SMS, whoever caused it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -50,7 +50,7 @@ async def notices(played: Played) -> list[str]:
 async def test_a_block_is_told_once(played: Played, clock: FrozenClock) -> None:
     await fail(played, clock)
     for _ in range(3):
-        await played.core.pin_notices.tell()
+        await played.core.code_notices.tell()
     (leaf,) = await played.leaves("LOCK")
     (failed, *_) = await played.leaves("AUTH_FAIL")
     assert leaf["pid"] == failed["pid"]
@@ -70,10 +70,10 @@ async def test_a_block_is_told_once(played: Played, clock: FrozenClock) -> None:
 
 async def test_fewer_failures_or_a_right_one_between_are_no_block(played: Played, clock: FrozenClock) -> None:
     await fail(played, clock, ROUNDS - 1)
-    await played.core.pin_notices.tell()
+    await played.core.code_notices.tell()
     await PINVisitor(played).log_in()
     await fail(played, clock, 1)
-    await played.core.pin_notices.tell()
+    await played.core.code_notices.tell()
     assert await played.leaves("LOCK") == []
     assert await notices(played) == []
 
@@ -82,13 +82,13 @@ async def test_who_asks_during_a_block_is_not_told_again_and_the_next_block_is(
     played: Played, clock: FrozenClock
 ) -> None:
     await fail(played, clock)
-    await played.core.pin_notices.tell()
+    await played.core.code_notices.tell()
     await fail(played, clock, 2)
-    await played.core.pin_notices.tell()
+    await played.core.code_notices.tell()
     assert len(await notices(played)) == 1
     clock.advance(70 * 60)
     await fail(played, clock, 1)
-    await played.core.pin_notices.tell()
+    await played.core.code_notices.tell()
     assert len(await notices(played)) == len(await played.leaves("LOCK")) == 2
 
 
@@ -99,22 +99,37 @@ async def test_a_pin_that_was_open_already_prolongs_the_same_block(played: Playe
     for _ in range(OTP_TRIES):
         with pytest.raises(FactorMismatch):
             await visitor.complete(first, "222222")
-    await played.core.pin_notices.tell()
+    await played.core.code_notices.tell()
     clock.advance(60)
     with pytest.raises(FactorMismatch):
         await visitor.complete(second, "222222")
-    await played.core.pin_notices.tell()
+    await played.core.code_notices.tell()
     assert len(await notices(played)) == len(await played.leaves("LOCK")) == 1
 
 
-async def test_wrong_codes_of_signatures_are_none_of_its_business(played: Played) -> None:
+async def test_a_block_of_codes_that_sign_is_told_too_and_is_no_block_of_pins(
+    played: Played, clock: FrozenClock
+) -> None:
     await played.activate(await played.register(nif=OTHER, phone="+34687654321"), nif=OTHER)
     staged = await played.stage()
     for _ in range(ROUNDS):
+        clock.advance(10)
         begun = await played.begin(staged, nif=OTHER)
         right = await played.otp(begun.challenge_id)
         for _ in range(OTP_TRIES):
             with pytest.raises(FactorMismatch):
                 await played.complete(staged, begun, f"{(int(right) + 1) % 10**6:06d}")
-    await played.core.pin_notices.tell()
-    assert await played.leaves("LOCK") == []
+    for _ in range(3):
+        await played.core.code_notices.tell()
+    (leaf,) = await played.leaves("LOCK")
+    (notice,) = await notices(played)
+    assert leaf["facts"] == {
+        "purpose": "sign",
+        "cid": begun.challenge_id,
+        "until": to_epoch_seconds(begun.expires) + 24 * 3600,
+    }
+    await played.handed_over(notice)
+    phone, text = played.phone.messages[notice]
+    assert phone == "+34687654321"
+    assert "Su firma queda bloqueada 1445 min" in text
+    assert await PINVisitor(played).log_in()
