@@ -43,7 +43,7 @@ PAGE = """<!doctype html><html lang="es"><head><meta charset="utf-8"><title>{tit
 FORM = """<p>Esta sede es un ejemplo: pide su firma al servicio y comprueba lo que vuelve.</p>
 <form method="post" action="/solicitud" enctype="multipart/form-data">
 <p><label for="nif">NIF</label><br><input id="nif" name="nif" required maxlength="20" autocomplete="off"></p>
-<p><label for="text">Qué solicita</label><br><textarea id="text" name="text" rows="5" cols="60"></textarea></p>
+<p><label for="text">Qué solicita</label><br><textarea id="text" name="text" rows="5" cols="38"></textarea></p>
 <p><label for="file">O un PDF suyo</label><br><input id="file" name="file" type="file" accept="application/pdf"></p>
 <p><button>Firmar la solicitud</button></p></form>"""
 

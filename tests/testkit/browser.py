@@ -135,6 +135,9 @@ def shoot(page: Page, folder: Path, name: str) -> None:
     before = page.viewport_size
     for size, label in ((PHONE, "phone"), (DESK, "desk")):
         page.set_viewport_size(size)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], (
+            f"{page.url} is wider than {label}"
+        )
         # As high as the page is: what sticks to the window's edge would lie over the midst of the picture.
         height = page.evaluate("document.documentElement.scrollHeight")
         page.set_viewport_size({"width": size["width"], "height": max(size["height"], height)})
