@@ -84,6 +84,7 @@ def as_line(entry: Entry) -> str:
     """One line for people."""
     parts = [
         f"{entry.position:>8}",
+        entry.leaf.id,
         moment(entry.leaf.time),
         f"{entry.leaf.tag.value:<11}",
         f"{entry.leaf.result.value:<7}",

@@ -1,6 +1,7 @@
 """The commands ``rubrica audit …``: they read the log and change nothing."""
 
 import json
+import string
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -37,7 +38,7 @@ Socket = Annotated[
     Path | None,
     typer.Option("--socket", help="The core's auditor socket; without it, that of the running 'rubrica up'."),
 ]
-Citizen = Annotated[str, typer.Option("--citizen", help="Pseudonym, 64 hexadecimal digits.")]
+Citizen = Annotated[str, typer.Option("--citizen", help="Pseudonym, or its first digits where they are no other's.")]
 Agency = Annotated[str, typer.Option("--agency", help="Client id of a calling system; 'web' is the service's own.")]
 Since = Annotated[str, typer.Option("--from", help="Not before; ISO 8601, UTC unless it says otherwise.")]
 Until = Annotated[str, typer.Option("--until", help="Before; the same.")]
@@ -61,7 +62,7 @@ def list_(
     """Show entries in order of position."""
     from rubrica.audit_files import as_json, as_line, write_csv
 
-    wanted = _filter(citizen, agency, since, until, type_, result)
+    wanted = _filter(citizen, agency, since, until, type_, result, socket)
 
     async def question(channel: "grpc.aio.Channel") -> "Page":
         return await _gather(_client(channel), wanted, after, limit)
@@ -86,14 +87,17 @@ def list_(
 
 @app.command()
 def show(
-    entry_id: Annotated[str, typer.Argument(metavar="ID", help="Id of an entry, as in a list or receipt.")],
+    name: Annotated[
+        str, typer.Argument(metavar="ENTRY", help="Id as in a list or receipt, its first symbols, or a position.")
+    ],
     socket: Socket = None,
 ) -> None:
     """Show one entry with its leaf, as JSON."""
     from rubrica.audit_files import as_json
+    from rubrica.audit_names import entry_named
 
     async def question(channel: "grpc.aio.Channel") -> "Entry":
-        return await _client(channel).entry(entry_id)
+        return await entry_named(_client(channel), name)
 
     entry = ask("auditor", socket, question)
     typer.echo(json.dumps({**as_json(entry), "leaf": entry.leaf.encoded.hex()}, indent=2, ensure_ascii=False))
@@ -115,7 +119,7 @@ def export(
     from rubrica.audit_files import FolderNotEmpty, exporting
 
     now = SystemClock().now()
-    asked = _filter(citizen, agency, since, until, type_, result)
+    asked = _filter(citizen, agency, since, until, type_, result, socket)
     # Without an end in time an export of a busy log would have none.
     wanted = replace(asked, until=min(asked.until or now, now))
     try:
@@ -158,28 +162,42 @@ def _client(channel: "grpc.aio.Channel") -> "AuditorClient":
     return AuditorClient(channel, call)
 
 
-def _filter(citizen: str, agency: str, since: str, until: str, types: list[str], results: list[str]) -> "Filter":
-    from audit.entries import PID_SIZE_BYTES, Filter, Result
+def _filter(
+    citizen: str, agency: str, since: str, until: str, types: list[str], results: list[str], socket: Path | None
+) -> "Filter":
+    from audit.entries import Filter, Result
     from audit.log import EventTag
 
-    try:
-        pid = bytes.fromhex(citizen)
-    except ValueError:
-        fail("a pseudonym is written in hexadecimal digits")
-    if len(pid) not in (0, PID_SIZE_BYTES):
-        fail(f"a pseudonym has {2 * PID_SIZE_BYTES} hexadecimal digits")
     for given, known in ((types, EventTag), (results, Result)):
         for name in given:
             if name not in set(known):
                 fail(f"'{name}' is none of {', '.join(known)}")
     return Filter(
-        pid=pid,
+        pid=_pseudonym(citizen, socket),
         agency=agency,
         since=_moment(since),
         until=_moment(until),
         types=frozenset(EventTag(name) for name in types),
         results=frozenset(Result(name) for name in results),
     )
+
+
+def _pseudonym(digits: str, socket: Path | None) -> bytes:
+    """Whole as it is; of a beginning, the only one in the log that has it."""
+    from audit.entries import PID_SIZE_BYTES
+    from rubrica.audit_names import citizen_named
+
+    if not set(digits) <= set(string.hexdigits):
+        fail("a pseudonym is written in hexadecimal digits")
+    if len(digits) > 2 * PID_SIZE_BYTES:
+        fail(f"a pseudonym has {2 * PID_SIZE_BYTES} hexadecimal digits")
+    if len(digits) in (0, 2 * PID_SIZE_BYTES):
+        return bytes.fromhex(digits)
+
+    async def question(channel: "grpc.aio.Channel") -> bytes:
+        return await citizen_named(_client(channel), digits)
+
+    return ask("auditor", socket, question)
 
 
 def _moment(text: str) -> datetime | None:

@@ -11,7 +11,7 @@ import pytest
 
 from audit.client import AuditorClient
 from audit.entries import Filter
-from audit.log import Event, EventTag
+from audit.log import Event, EventTag, Log
 from authn.client import CoreFault, call
 from authn.proto import authn_pb2, authn_pb2_grpc
 from domain.errors import NotFound, RequestError
@@ -109,6 +109,53 @@ async def test_show_gives_the_leaf_itself(auditor, played):
     missing = await auditor.command("show", "0" * 26)
     assert missing.exit_code == 1
     assert "not_found" in missing.stderr
+
+
+async def test_show_takes_what_a_list_prints(auditor):
+    lines = [line.split() for line in (await auditor.command("list")).stdout.splitlines()]
+    assert len(lines) > 4
+    whole = [json.loads((await auditor.command("show", leaf_id)).stdout) for _, leaf_id, *_ in lines[:4]]
+    for (position, leaf_id, *_), shown in zip(lines, whole, strict=False):
+        assert (str(shown["position"]), shown["id"]) == (position, leaf_id)
+        for name in (position, leaf_id[:20], leaf_id[:20].lower()):
+            assert json.loads((await auditor.command("show", name)).stdout) == shown
+    for nobody in ("0", str(len(lines) + 1), "99999999999", lines[0][1][:-1] + "U", ""):
+        missing = await auditor.command("show", nobody)
+        assert (missing.exit_code, missing.stdout, "not_found" in missing.stderr) == (1, "", True), nobody
+
+
+async def test_a_beginning_of_several_is_told_as_such(auditor, played):
+    drawn = iter(bytes([255] * 15 + [last]) for last in (0, 255))
+    alike = Log(played.core.clock, lambda size: next(drawn)[:size])
+    async with played.core.engine.begin() as connection:
+        first, second = await alike.append(connection, Event(tag=EventTag.ADMIN), Event(tag=EventTag.ADMIN))
+    for name in (first[:10], first[:-2]):
+        result = await auditor.command("show", name)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"{first} and {second}" in result.stderr
+    for leaf_id in (first, second):
+        assert json.loads((await auditor.command("show", leaf_id)).stdout)["id"] == leaf_id
+
+
+async def test_a_citizen_is_known_by_the_digits_that_a_list_prints(auditor, played):
+    (line,) = (await auditor.command("list", "--type", "COMPLETE")).stdout.splitlines()
+    digits = line[line.index("citizen ") + 8 :].split()[0]
+    pid = (await played.leaves("COMPLETE"))[0]["pid"]
+    assert pid.hex().startswith(digits)
+    assert len(digits) == 12
+    whole = (await auditor.command("list", "--citizen", pid.hex())).stdout
+    assert line in whole.splitlines()
+    for part in (digits, digits[:11].upper()):
+        assert (await auditor.command("list", "--citizen", part)).stdout == whole
+    # Another one whose digits begin alike.
+    twin = pid[:6] + bytes(26)
+    async with played.core.engine.begin() as connection:
+        await played.core.log.append(connection, Event(tag=EventTag.ADMIN, pid=twin))
+    result = await auditor.command("list", "--citizen", digits)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"{pid.hex()} and {twin.hex()}" in result.stderr
+    assert (await auditor.command("list", "--citizen", pid.hex())).stdout == whole
+    assert (await auditor.command("list", "--citizen", pid.hex()[:20])).stdout == whole
 
 
 @pytest.mark.parametrize(
