@@ -75,7 +75,8 @@ class Look:
         """A template as an answer."""
         language = language_of(request)
         switches = {
-            name: str(request.url.include_query_params(**{PARAMETER: name}).replace(scheme="", netloc=""))
+            # A query alone leads to the same address: a path that begins with // would lead to another host.
+            name: f"?{request.url.include_query_params(**{PARAMETER: name}).query}"
             for name in NAMES
         }
         text = (

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from audit.log import Event, EventTag, Log
 from authn.registration.activation import CODE_LIFE
 from authn.registration.citizens import Citizen, CitizenRegister, normalise_nif
-from authn.registration.officers import Accepted, OfficerRole, Officers, SignedStatement
+from authn.registration.officers import Accepted, OfficerRole, Officers, SignedStatement, are_one
 from authn.registration.papers import Language, PaperKind, Papers
 from authn.registration.person import NewCitizen
 from authn.registration.register import ActivationCodes, PhoneChange, Registration, check_proof
@@ -133,6 +133,8 @@ class OfficerDesk:
             by.append(await self._officers.accept(countersigned, OfficerAction.RENEW, typed, OfficerRole.SUPERVISOR))
         if typed["phone"] and len(by) == 1:
             raise await self._officers.refuse(by[0], "second_person", "code and phone together need a supervisor too")
+        if len(by) > 1 and are_one(by[0].officer, by[1].officer):
+            raise await self._officers.refuse(by[0], "second_person", "the two signatures are one person's")
         check_proof(typed["proof"])
         language = _language(typed["language"])
         nif_index = await self._register.nif_index(normalise_nif(typed["nif"]))

@@ -119,6 +119,11 @@ class OfficerActivity:
     actions_last_hour: int
 
 
+def are_one(one: Officer, other: Officer) -> bool:
+    """Whether two officers' signatures would be one person's."""
+    return one.id == other.id or one.nif_index == other.nif_index or one.public_key == other.public_key
+
+
 class Officers:
     """Adds, ends and lists officers, and accepts what they signed."""
 
@@ -150,7 +155,8 @@ class Officers:
 
         Raises:
             MalformedRequest: A field is wrong.
-            AlreadyRegistered: The id was given before; an ended one is not given again.
+            AlreadyRegistered: The id was given before, and an ended one is not given again; or this person or key is an
+                officer under another id, for two ids would be two people where two are asked for.
             HSMError: The vault does not answer.
         """
         if _OFFICER_ID.fullmatch(officer_id) is None or _LONG_NUMBER.search(officer_id):
@@ -171,6 +177,13 @@ class Officers:
         facts = {"action": "officer_add", "officer": officer_id, "role": role}
         try:
             async with self._engine.begin() as connection:
+                twin = sa.select(officer.c.id).where(
+                    officer.c.id != officer_id,
+                    officer.c.state == OfficerState.ACTIVE.value,
+                    (officer.c.nif_index == row["nif_index"]) | (officer.c.public_key == row["public_key"]),
+                )
+                if await connection.scalar(twin) is not None:
+                    raise AlreadyRegistered("this person or key is an officer under another id; end that one first")
                 await connection.execute(sa.insert(officer).values(**row, guard=self._guard(row)))
                 await self._log.append(connection, Event(tag=EventTag.ADMIN, facts=facts))
         except sa.exc.IntegrityError:

@@ -4,6 +4,7 @@ import hashlib
 import re
 from base64 import b64encode
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ from babel.messages.pofile import read_po
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fastapi import Request
+from lxml import html
 
 from api.gate import pages as gate_pages
 from api.gate.app import create_app as create_gate
@@ -157,6 +159,21 @@ async def test_pages_of_the_gate_load_only_what_they_name_with_its_digest(gate):
         assert "immutable" in asset.headers["cache-control"]
         behind = re.findall(r'from "\.(/[^"]+)"', asset.text)
         assert {f"/static{name}" for name in behind} <= {url for url, _ in named}
+
+
+@pytest.mark.parametrize("path", ["//evil.example/activate", "/%2F/evil.example", "/%5Cevil.example", "/activate"])
+async def test_the_language_switch_stays_on_this_host(gate, path):
+    address = f"http://gate.example{path}?nonce=a%26b%22&lang=es"
+    answer = await gate.get(address, headers={"Accept": "text/html"})
+    page = html.fromstring(answer.text, base_url=address)
+    page.make_links_absolute()
+    switches = {link.get("hreflang"): link.get("href") for link in page.iterfind(".//a[@hreflang]")}
+    assert set(switches) == set(NAMES)
+    for language, link in switches.items():
+        parts = urlsplit(link)
+        assert parts.netloc == "gate.example"
+        assert parts.path == path
+        assert parse_qs(parts.query) == {"nonce": ['a&b"'], "lang": [language]}
 
 
 async def test_programs_get_no_pages(gate):

@@ -1,5 +1,6 @@
 """Officers: what they sign, once and now; whom they may not serve; and what is left behind of it."""
 
+import dataclasses
 import hashlib
 import subprocess
 from collections.abc import AsyncIterator
@@ -247,6 +248,36 @@ async def test_two_people_change_code_and_phone_together(desk: Desk) -> None:
     assert isinstance(facts, dict)
     assert (facts["officer"], facts["second"]) == ("office-7.ana", "office-7.eva")
     assert len(await desk.played.leaves("PHONE_CHANGE")) == 1
+
+
+@pytest.mark.parametrize("same", ["nif", "key"])
+async def test_nobody_is_two_officers(desk: Desk, same: str) -> None:
+    add = desk.played.core.officers.add
+    key = desk.registrar if same == "key" else an_officer("office-7.ana2")
+    twin = {"role": "supervisor", "nif": OFFICER_NIF if same == "nif" else "00000003A", "public_key": key.public_key}
+    with pytest.raises(AlreadyRegistered, match="under another id"):
+        await add(officer_id="office-7.ana2", **twin)
+    await desk.played.core.officers.end("office-7.ana")
+    await add(officer_id="office-7.ana2", **twin)
+
+
+@pytest.mark.parametrize("same", ["nif_index", "public_key"])
+async def test_two_signatures_of_one_person_are_one(desk: Desk, same: str) -> None:
+    await desk.register()
+    # Rows as a register has them that took one person twice.
+    rows = {row["id"]: row for row in await desk.played.rows(officer)}
+    row = {**rows["office-7.eva"], same: rows["office-7.ana"][same]}
+    guard = desk.played.core.officers._guard(row)
+    await desk.played.execute(
+        sa.update(officer).where(officer.c.id == "office-7.eva").values({same: row[same], "guard": guard})
+    )
+    countersigning = desk.supervisor
+    if same == "public_key":
+        countersigning = dataclasses.replace(desk.registrar, officer_id="office-7.eva")
+    with pytest.raises(NotPermitted, match="one person"):
+        await desk.renew(desk.registrar, countersigning, phone="+34687654321")
+    assert await desk.refusals() == ["second_person"]
+    assert await desk.played.leaves("PHONE_CHANGE") == []
 
 
 async def test_an_ended_officer_signs_nothing(desk: Desk) -> None:
