@@ -190,17 +190,18 @@ def test_an_expired_certificate(case: Case) -> None:
 def test_a_certificate_on_the_revocation_list() -> None:
     pki = InMemoryPKI()
     citizen = pki.certify()
-    case = Case(pki, citizen)
+    # Before the document is signed: in times of whole seconds that is not later.
     pki.revoke(citizen)
-    case.trust = pki.trust
+    case = Case(pki, citizen)
     case.refuses(CredentialRevoked, "revoked")
 
 
 def test_a_certificate_that_ocsp_calls_revoked() -> None:
     pki = InMemoryPKI()
     citizen = pki.certify()
-    case = Case(pki, citizen)
+    # Before the document is signed: in times of whole seconds that is not later.
     pki.revoke(citizen)
+    case = Case(pki, citizen)
     case.level = Level.B_LT
     case.trust = TrustMaterial((pki.root,), (pki.ca,))
     with pytest.raises(CredentialRevoked):
