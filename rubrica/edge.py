@@ -115,6 +115,9 @@ async def build(settings: EdgeSettings, clock: Clock | None = None) -> AsyncIter
             await connection.run_sync(metadata.create_all)
         fetch = AllowlistFetch(settings.fetch_prefixes, tsa_url=settings.tsa_url)
         stack.push_async_callback(fetch.close)
+        # What strangers make it ask for must not count against the services that signing needs.
+        fetch_for_anybody = AllowlistFetch(settings.fetch_prefixes, tsa_url=None)
+        stack.push_async_callback(fetch_for_anybody.close)
         channel = await stack.enter_async_context(core_channel(settings.core_socket))
         largest = max(limits.citizen_bytes, limits.agency_bytes)
         worker = await stack.enter_async_context(DocumentWorker(clock, WorkerLimits(document_bytes=largest)))
@@ -168,7 +171,7 @@ async def build(settings: EdgeSettings, clock: Clock | None = None) -> AsyncIter
             store=store,
             viewer=worker,
             trust=trust,
-            fetch=fetch,
+            fetch=fetch_for_anybody,
             clock=clock,
             gate_url=settings.gate_url,
             area=area,

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from asn1crypto import algos, cms, core, crl, ocsp, pem, tsp, x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.x509 import load_der_x509_certificate
 from pyhanko.sign.validation.generic_cms import validate_tst_signed_data
 from pyhanko.sign.validation.status import TimestampSignatureStatus
 from pyhanko_certvalidator.errors import PathError, RevokedError, ValidationError
@@ -94,7 +96,8 @@ def gather(
     """
     anchors = {x509.Certificate.load(der).dump() for der in trust.anchors}
     known_crls = [crl.CertificateList.load(der) for der in trust.crls]
-    for certificate, issuer in _climb(leaf, anchors, trust, evidence):
+    # The whole way up first: nobody but holders of our authorities' certificates names addresses to be asked.
+    for certificate, issuer in list(_climb(leaf, anchors, trust, evidence)):
         _gather_revocation(certificate, issuer, known_crls, fetch, evidence)
     required = trusting.context(trust, now, evidence, revocation="require")
     try:
@@ -158,14 +161,19 @@ def _climb(
 
 
 def _issuer_of(certificate: x509.Certificate, candidates: list[x509.Certificate]) -> x509.Certificate | None:
-    """Found by name and key identifier; its signature is checked with the whole path."""
-    for candidate in candidates:
-        if candidate.subject != certificate.issuer:
-            continue
-        wanted = certificate.authority_key_identifier
-        if wanted is None or candidate.key_identifier is None or candidate.key_identifier == wanted:
-            return candidate
-    return None
+    """Found by name and by its signature; whether it may issue at all is checked with the whole path."""
+    named = [candidate for candidate in candidates if candidate.subject == certificate.issuer]
+    return next((candidate for candidate in named if _has_signed(candidate, certificate)), None)
+
+
+def _has_signed(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        load_der_x509_certificate(certificate.dump()).verify_directly_issued_by(
+            load_der_x509_certificate(issuer.dump())
+        )
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+        return False
+    return True
 
 
 def _gather_revocation(

@@ -191,6 +191,48 @@ async def test_who_fails_three_times_is_left_alone_for_a_while() -> None:
     assert await fetch(FetchKind.TIMESTAMP, "", b"query") == b"x"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: httpx.Response(404),
+        lambda: httpx.Response(429),
+        lambda: httpx.Response(302, headers={"Location": OCSP}),
+        lambda: httpx.Response(200, content=b"x" * (LIMIT_BYTES + 1)),
+    ],
+    ids=["not found", "too many", "elsewhere", "too large"],
+)
+async def test_what_a_stranger_asks_for_in_vain_closes_no_service(answer: Callable[[], httpx.Response]) -> None:
+    fetch, _ = fetching(lambda request: answer() if "nothing" in str(request.url) else ok(request))
+    for number in range(6):
+        with pytest.raises(TimestampUnavailable):
+            await fetch(FetchKind.OCSP, f"{OCSP}/nothing-{number}", b"request")
+    assert await fetch(FetchKind.OCSP, OCSP, b"request") == b"evidence"
+
+
+async def test_one_service_away_takes_no_other_of_its_host_with_it() -> None:
+    fetch = AllowlistFetch(
+        ["http://pki.test/ocsp", "http://pki.test/crl"],
+        tsa_url="http://pki.test/tsa",
+        transport=httpx.MockTransport(
+            lambda request: httpx.Response(503) if "ocsp" in str(request.url) else ok(request)
+        ),
+    )
+    for _ in range(4):
+        with pytest.raises(TimestampUnavailable):
+            await fetch(FetchKind.OCSP, "http://pki.test/ocsp", b"request")
+    assert await fetch(FetchKind.TIMESTAMP, "", b"query") == b"evidence"
+    assert await fetch(FetchKind.CRL, "http://pki.test/crl/ca", None) == b"evidence"
+    with pytest.raises(TimestampUnavailable, match="503"):
+        await fetch(FetchKind.CRL, "http://pki.test/ocsp/crl", None)  # asked, under the same prefix for another kind
+
+
+async def test_without_an_authority_there_are_no_timestamps() -> None:
+    fetch = AllowlistFetch([OCSP], tsa_url=None, transport=httpx.MockTransport(ok))
+    assert await fetch(FetchKind.OCSP, OCSP, b"query") == b"evidence"
+    with pytest.raises(TimestampUnavailable, match="not allowed"):
+        await fetch(FetchKind.TIMESTAMP, OCSP, b"query")
+
+
 # --- seals
 
 
