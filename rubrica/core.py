@@ -280,7 +280,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
         letterhead=Letterhead(
             service=settings.service_name,
             organisation=settings.organisation,
-            activate_at=settings.gate_host,
+            activate_at=settings.activate_url or f"https://{settings.gate_host}/activate",
             verify_at=settings.verify_url or f"{settings.edge_addresses[0]}verify",
         ),
     )

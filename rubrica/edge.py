@@ -23,11 +23,13 @@ from api.transactions.seals import Sealer, load_key
 from api.transactions.service import Transactions
 from api.transactions.signing import Signing
 from api.transactions.tables import metadata
+from api.web.pace import Pace
 from api.web.routes import UPLOADS, faces, install
 from api.web.services import Web, make_look
 from api.web.sessions import AreaSessions
 from authn.area_client import AreaClient
 from authn.client import CallersClient
+from authn.officer_client import PapersClient
 from documents.child import DocumentWorker, WorkerLimits
 from domain.clock import Clock, SystemClock
 from domain.errors import DependencyUnavailable
@@ -175,6 +177,8 @@ async def build(settings: EdgeSettings, clock: Clock | None = None) -> AsyncIter
             clock=clock,
             gate_url=settings.gate_url,
             area=area,
+            papers=PapersClient(channel),
+            pace=Pace(clock),
         )
         look = make_look()
         app = create_app(services, faces=faces(look), uploads=UPLOADS)

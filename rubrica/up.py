@@ -229,6 +229,7 @@ class Supervisor:
                 "trust_anchors_file": folder / "trust" / "root.pem",
                 "instance": "up",
                 "gate_host": HOSTS["gate"],
+                "activate_url": f"{url('gate')}/activate",
                 "edge_addresses": [f"{url('edge')}/"],
                 "client_audience": url("edge"),
                 "sms_url": f"{url('inbox')}/messages",
@@ -437,6 +438,7 @@ def _show(console: Console, running: Running) -> None:
         f"  activate            {running.gate}/activate\n"
         f"  sign a document     {running.edge}/\n"
         f"  check a signature   {running.edge}/validate\n"
+        f"  check a paper       {running.edge}/verify\n"
         f"  my area             {running.edge}/area\n"
         f"  an agency's site    {running.agency or 'none'}\n"
         f"  SMS that went out   {running.inbox}/\n"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fastapi import APIRouter, FastAPI
 
 from api.look.pages import Look
-from api.web import area, check, sign
+from api.web import area, check, sign, verify
 from api.web.services import Web
 
 UPLOADS = frozenset({sign.UPLOAD_PATH, check.CHECK_PATH})
@@ -14,7 +14,7 @@ UPLOADS = frozenset({sign.UPLOAD_PATH, check.CHECK_PATH})
 
 def faces(look: Look) -> Sequence[APIRouter]:
     """What is asked before the endpoints for programs."""
-    return (look.assets.router(), sign.router, sign.pictures, check.router, area.router)
+    return (look.assets.router(), sign.router, sign.pictures, check.router, verify.router, area.router)
 
 
 def install(app: FastAPI, web: Web, look: Look) -> None:

@@ -11,7 +11,9 @@ from api.look.pages import Look
 from api.storage import DocumentStore
 from api.transactions.review import Approvals
 from api.transactions.service import Transactions
+from api.web.pace import Pace
 from api.web.sessions import AreaSessions
+from authn.officer_client import PapersClient
 from documents.model import AsyncFetch, Outline, PageImage, TrustMaterial, ValidationReport
 from domain.clock import Clock
 from domain.digests import Digest
@@ -57,6 +59,9 @@ class Web:
     clock: Clock
     gate_url: str
     area: AreaSessions
+    papers: PapersClient
+    pace: Pace
+    """Of questions for papers."""
 
 
 def web(request: Request) -> Web:

@@ -27,11 +27,11 @@ from authn.password.factor import VAULT_SECRET_SIZE_BYTES, PasswordFactors
 from authn.password.policy import check, normalise
 from authn.password.stretch import StretchParameters
 from authn.registration.citizens import Citizen, CitizenRegister, normalise_nif
-from authn.registration.codes import draw_code, grouped, normalise_code
 from authn.registration.register import PreparedCode
 from authn.sealing import Label, SealBroken, kdf, seal, unopenable, unseal
 from authn.tables import metadata
 from domain.clock import Clock
+from domain.codes import draw_code, grouped, normalise_code
 from domain.errors import MalformedRequest, StateConflict
 from domain.ids import CitizenId, Randomness
 from hsm.keys import MACKey

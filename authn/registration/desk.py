@@ -25,7 +25,7 @@ class Letterhead:
     service: str
     organisation: str
     activate_at: str
-    """Where the citizen activates the password."""
+    """Where the citizen activates the password: a whole address, as a browser takes it."""
     verify_at: str
     """Where anybody checks a CSV."""
 

@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from authn.columns import ColumnCipher
-from authn.registration.codes import draw_code, grouped, is_code, normalise_code
 from authn.tables import UTCDateTime, metadata
 from domain.clock import Clock, to_epoch_seconds
+from domain.codes import draw_code, grouped, is_code, normalise_code
 from domain.errors import NotFound
 from domain.ids import Randomness
 from hsm.keys import MACKey
@@ -132,7 +132,7 @@ class Papers:
         """The paper with this CSV.
 
         Args:
-            csv: As printed; spaces, hyphens and case do not count.
+            csv: As printed; spaces, hyphens and case do not count, nor O, I and L for 0 and 1.
 
         Raises:
             NotFound: None; a code that was mistyped looks the same.

@@ -17,6 +17,7 @@ from rubrica.settings.base import ProcessSettings
 UNNAMED_ORGANISATION = "NTRES-DEVELOPMENT"
 PRODUCTION_TIME_COST = 2
 INSTANCE_LENGTH = 64
+_ADDRESS_OR_NONE = r"^(https?://[^\s/]+/\S*)?$"
 
 
 def _host_name() -> str:
@@ -86,12 +87,14 @@ class CoreSettings(ProcessSettings):
         str, Field(pattern=r"^((VAT|NTR|PSD|LEI)[A-Z]{2}|[A-Z]{2}:[A-Z]{2})-[0-9A-Za-z-]{1,40}$")
     ] = UNNAMED_ORGANISATION
     """Its identifier by EN 319 412-1 §5.1.4, for example ``VATES-Q2826000H``."""
-    verify_url: str = ""
+    verify_url: Annotated[str, Field(pattern=_ADDRESS_OR_NONE)] = ""
     """Where papers say that they can be checked; without it ``verify`` at the first edge."""
     service_name: str = "Rúbrica"
     """What citizens read in messages, and as the name of the citizen's own web."""
     gate_host: str
     """Host name of the gate, for the origin line of messages."""
+    activate_url: Annotated[str, Field(pattern=_ADDRESS_OR_NONE)] = ""
+    """Where receipts say that the password is set; without it ``https://GATE_HOST/activate``."""
     edge_addresses: Annotated[tuple[str, ...], Field(min_length=1)]
     """Where approvals may return to: address of every edge, with scheme and port, and a slash at the end."""
     client_audience: str
@@ -139,6 +142,8 @@ class CoreSettings(ProcessSettings):
             "sms_url: must be https": not self.sms_url.startswith("https://"),
             "edge_addresses: must be https": any(not url.startswith("https://") for url in self.edge_addresses),
             "client_audience: must be https": not self.client_audience.startswith("https://"),
+            "activate_url: must be https": self.activate_url.startswith("http://"),
+            "verify_url: must be https": self.verify_url.startswith("http://"),
             "code_life: five minutes": self.code_life != OTP_LIFE,
             "argon2_memory_kib: at least 19456": self.argon2_memory_kib < 19 * 1024,
             "argon2_time_cost: at least 2": self.argon2_time_cost < PRODUCTION_TIME_COST,

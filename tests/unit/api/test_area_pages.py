@@ -115,6 +115,8 @@ async def a_place(folder: Path, played: Played, database_url: str = "") -> Async
             clock=played.core.clock,
             gate_url=GATE_URL,
             area=sessions,
+            papers=absent,
+            pace=absent,
         )
         app.add_middleware(AccessLog)
         place = Place(played, sessions, engine, app)

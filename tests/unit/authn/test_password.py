@@ -1,7 +1,7 @@
 import pytest
 
 from authn.password.policy import check, normalise
-from authn.registration.codes import normalise_code
+from domain.codes import normalise_code
 from domain.errors import WeakPassword
 from tests.testkit.core import PASSWORD, playing
 

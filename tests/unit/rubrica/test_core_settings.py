@@ -78,11 +78,21 @@ def test_production_as_it_should_be(tmp_path: Path) -> None:
         ({"argon2_time_cost": 1}, "argon2_time_cost"),
         ({"argon2_memory_kib": 1024}, "argon2_memory_kib"),
         ({"edge_addresses": ("http://web.example/",)}, "edge_addresses"),
+        ({"activate_url": "http://gate.example/activate"}, "activate_url"),
+        ({"verify_url": "http://web.example/verify"}, "verify_url"),
     ],
 )
 def test_production_refuses(tmp_path: Path, change: dict[str, object], named: str) -> None:
     with pytest.raises(ValidationError, match=named):
         production(tmp_path, **change)
+
+
+@pytest.mark.parametrize("name", ["activate_url", "verify_url"])
+@pytest.mark.parametrize("address", ["gate.example", "gate.example/activate", "ftp://gate.example/", "https://a b/c"])
+def test_what_is_printed_is_a_whole_address(tmp_path: Path, name: str, address: str) -> None:
+    assert production(tmp_path, **{name: "https://web.example/x"}).profile == "production"
+    with pytest.raises(ValidationError, match=name):
+        core_settings(tmp_path, **{name: address})
 
 
 def test_an_issuer_needs_its_root(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from domain.ids import BASE32, Randomness, base32
 CODE_ENTROPY_BYTES = 10
 CODE_SYMBOLS = 17
 """16 that hold 80 bits, and the check symbol."""
+_LOOK_ALIKES = str.maketrans("OIL", "011")
+"""What no code has, and people read for what it has (Crockford's base 32)."""
 
 
 def draw_code(randomness: Randomness = secrets.token_bytes) -> str:
@@ -24,8 +26,8 @@ def grouped(code: str) -> str:
 
 
 def normalise_code(typed: str) -> str:
-    """Upper case, without hyphens and spaces."""
-    return "".join(symbol for symbol in typed.upper() if symbol.isalnum())
+    """Upper case, without hyphens and spaces, and with O, I and L for the digits that they look like."""
+    return "".join(symbol for symbol in typed.upper() if symbol.isalnum()).translate(_LOOK_ALIKES)
 
 
 def is_code(normalised: str) -> bool:
