@@ -33,7 +33,7 @@ from domain.statements import OfficerAction
 from hsm.keys import SigningKey
 from signer.tables import seal_certificate
 from tests.testkit.authn import bytes_on_disk
-from tests.testkit.core import Played, playing
+from tests.testkit.core import EDGE, Played, playing
 from tests.testkit.officers import an_officer, typed_by_officer
 from tests.testkit.time import FrozenClock
 
@@ -123,6 +123,26 @@ async def test_a_registration_names_officer_and_proof_and_nobody_else(desk: Desk
     assert "activation_code" not in desk.printer.printed[1].fields
     listed = {one.officer.id: one.actions_last_hour for one in await desk.played.core.officers.all()}
     assert listed == {"office-7.ana": 1, "office-7.eva": 0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "printed"),
+    [
+        ({}, ("https://localhost/activate", f"{EDGE}verify")),
+        (
+            {"activate_url": "https://gate.example/clave/activate", "verify_url": "https://web.example/csv/verify"},
+            ("https://gate.example/clave/activate", "https://web.example/csv/verify"),
+        ),
+    ],
+)
+async def test_papers_have_whole_addresses(tmp_path: Path, settings: dict[str, str], printed: tuple[str, str]) -> None:
+    clock = FrozenClock()
+    async with playing(tmp_path, clock=clock, sending=False, **settings) as played:
+        desk = Desk(played, clock)
+        await desk.open()
+        await desk.register()
+    fields = desk.printer.printed[0].fields
+    assert (fields["activate_at"], fields["verify_at"]) == printed
 
 
 async def test_nothing_personal_is_left_in_the_clear(desk: Desk, tmp_path: Path) -> None:

@@ -158,3 +158,12 @@ def test_the_image_holds_what_the_distribution_lists_and_provisions_as_everybody
         assert f"COPY {package} {package}\n" in dockerfile
     assert "RUN scripts/provision run" in dockerfile
     assert "USER rubrica" in dockerfile
+
+
+def test_receipts_print_where_the_gate_is_found() -> None:
+    settings = {
+        name: tomllib.loads((ROOT / "deploy" / f"{name}.toml").read_text()) for name in ("core", "edge", "gate")
+    }
+
+    assert settings["core"]["activate_url"] == f"{settings['gate']['public_url']}/activate"
+    assert settings["core"]["edge_addresses"] == [f"{settings['edge']['public_url']}/"]
