@@ -3,8 +3,8 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +13,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from api.problems import STATUSES
+from api.rpc.places import Places
 from authn.client import CODE_KEY, RETRY_AFTER_KEY
 from domain.errors import MalformedRequest, RubricaError
 from domain.ids import new_id
@@ -32,16 +33,38 @@ STATUS_OF: Mapping[int, grpc.StatusCode] = {
     HTTPStatus.SERVICE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
 }
 """Every HTTP status that a code may have."""
+FIRST_MESSAGE_SECONDS = 5.0
+"""It comes with the call itself; whoever waits with it only keeps a place."""
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 _log = structlog.get_logger(__name__)
 
 Handler = Callable[[Any, "grpc.aio.ServicerContext"], Any]
+Parse = Callable[[AsyncIterator[bytes]], Awaitable[Any]]
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Reads every message itself and turns errors into statuses; what is not ours is a bug: logged, told to nobody."""
+    """Reads every message itself and turns errors into statuses; what is not ours is a bug: logged, told to nobody.
+
+    To the server every request is a stream: it would wait for a single message without end, and without us.
+    """
+
+    def __init__(self, places: Places, check: Callable[["grpc.aio.ServicerContext"], object]) -> None:
+        """Wrap a service.
+
+        Args:
+            places: For calls.
+            check: Raises where a call is not worth its first message.
+        """
+        self._places = places
+        self._check = check
+
+    @contextmanager
+    def _begun(self, context: "grpc.aio.ServicerContext") -> Iterator[None]:
+        self._check(context)
+        with self._places.place(context):
+            yield
 
     async def intercept_service(
         self,
@@ -55,10 +78,32 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         read, name = handler.request_deserializer, str(details.method)
         made = {"response_serializer": handler.response_serializer}
         if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(_answering(handler.stream_unary, _each(read), name), **made)
+            return grpc.stream_unary_rpc_method_handler(
+                self._answering(handler.stream_unary, _each(read), name), **made
+            )
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(_streaming(handler.unary_stream, read, name), **made)
-        return grpc.unary_unary_rpc_method_handler(_answering(handler.unary_unary, _one(read), name), **made)
+            return grpc.stream_stream_rpc_method_handler(
+                self._streaming(handler.unary_stream, _one(read), name), **made
+            )
+        return grpc.stream_unary_rpc_method_handler(self._answering(handler.unary_unary, _one(read), name), **made)
+
+    def _answering(self, handler: Handler, parse: Parse, method: str) -> Handler:
+        async def guarded(stream: AsyncIterator[bytes], context: "grpc.aio.ServicerContext") -> Any:
+            async with errors_told(context, method):
+                with self._begun(context):
+                    return await handler(await parse(stream), context)
+
+        return guarded
+
+    def _streaming(self, handler: Handler, parse: Parse, method: str) -> Handler:
+        async def guarded(stream: AsyncIterator[bytes], context: "grpc.aio.ServicerContext") -> AsyncIterator[Any]:
+            async with errors_told(context, method):
+                with self._begun(context):
+                    async with aclosing(handler(await parse(stream), context)) as answers:
+                        async for answer in answers:
+                            yield answer
+
+        return guarded
 
 
 @asynccontextmanager
@@ -90,33 +135,29 @@ def _parsed(read: Callable[[bytes], Any], octets: bytes) -> Any:
         raise MalformedRequest("the message is none of this interface") from None
 
 
-def _one(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    return lambda octets: _parsed(read, octets)
+def _one(read: Callable[[bytes], Any]) -> Parse:
+    async def message(stream: AsyncIterator[bytes]) -> Any:
+        try:
+            async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
+                octets = await anext(aiter(stream), None)
+        except TimeoutError:
+            octets = None
+        if octets is None:
+            raise MalformedRequest("the call came without its message")
+        return _parsed(read, octets)
+
+    return message
 
 
-def _each(read: Callable[[bytes], Any]) -> Callable[[AsyncIterator[bytes]], AsyncIterator[Any]]:
-    async def messages(stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+def _each(read: Callable[[bytes], Any]) -> Parse:
+    async def parsed(stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         async for octets in stream:
             yield _parsed(read, octets)
 
+    async def messages(stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        return parsed(stream)
+
     return messages
-
-
-def _answering(handler: Handler, parse: Callable[[Any], Any], method: str) -> Handler:
-    async def guarded(request: Any, context: "grpc.aio.ServicerContext") -> Any:
-        async with errors_told(context, method):
-            return await handler(parse(request), context)
-
-    return guarded
-
-
-def _streaming(handler: Handler, read: Callable[[bytes], Any], method: str) -> Handler:
-    async def guarded(request: bytes, context: "grpc.aio.ServicerContext") -> AsyncIterator[Any]:
-        async with errors_told(context, method), aclosing(handler(_parsed(read, request), context)) as answers:
-            async for answer in answers:
-                yield answer
-
-    return guarded
 
 
 async def _abort(context: "grpc.aio.ServicerContext", error: RubricaError) -> None:

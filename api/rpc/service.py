@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import Any
 
 import grpc
 
-from api.rpc.errors import ErrorInterceptor
+from api.rpc.errors import FIRST_MESSAGE_SECONDS, ErrorInterceptor
 from api.rpc.messages import media_type, parsed, transaction_message
+from api.rpc.places import CALLS_AT_ONCE, Places
 from api.rpc.proto import signing_pb2, signing_pb2_grpc
 from api.storage import DocumentStore
 from api.transactions.callers import agency, bearer, is_assertion
@@ -27,10 +29,11 @@ HEADER_BYTES = 256 * 1024
 MESSAGE_BYTES = 1024 * 1024 + 1024
 CHUNK_BYTES = 1024 * 1024
 PATIENCE_SECONDS = 60.0
-"""Between two messages of one caller."""
+"""For all that is not there yet; it grows by what comes."""
+SLOWEST_BYTES_PER_SECOND = 64 * 1024
+"""Of documents that are sent; an agency that is slower only keeps a place."""
 WATCH_SECONDS = 600.0
 """After that a watcher has to prove again who it is."""
-CALLS_AT_ONCE = 500
 WATCHES_AT_ONCE = 50
 """Of one agency: who only watches must not keep others from sending."""
 
@@ -50,8 +53,9 @@ class Face:
 class SigningService(signing_pb2_grpc.SigningServiceServicer):
     """Five methods, each for an authenticated agency."""
 
-    def __init__(self, face: Face, *, watch_seconds: float = WATCH_SECONDS) -> None:
+    def __init__(self, face: Face, places: Places, *, watch_seconds: float = WATCH_SECONDS) -> None:
         self._face = face
+        self._places = places
         self._transactions = face.transactions
         self._watch_seconds = watch_seconds
         self._watching: Counter[str] = Counter()
@@ -60,11 +64,12 @@ class SigningService(signing_pb2_grpc.SigningServiceServicer):
         self, requests: AsyncIterator[signing_pb2.CreateRequest], context: "grpc.aio.ServicerContext"
     ) -> signing_pb2.CreateAnswer:
         """Open, fill, submit."""
+        transaction_id = draw_transaction_id()
+        client = await self._face.callers.authenticate_client(_assertion(context), transaction_id=transaction_id)
+        self._places.proved(context, client.client_id)
         incoming = _Incoming(requests)
         header = await incoming.header()
         new = parsed(header)
-        transaction_id = draw_transaction_id()
-        client = await self._face.callers.authenticate_client(_assertion(context), transaction_id=transaction_id)
         # The documents' digests are part of it: whoever repeats it means the same octets.
         post = IdempotentPost(
             header.idempotency_key,
@@ -133,7 +138,9 @@ class SigningService(signing_pb2_grpc.SigningServiceServicer):
         return signing_pb2.CancelAnswer()
 
     async def _client(self, context: "grpc.aio.ServicerContext", transaction_id: str) -> AuthenticatedClient:
-        return await agency(self._transactions, self._face.callers, _assertion(context), transaction_id)
+        client = await agency(self._transactions, self._face.callers, _assertion(context), transaction_id)
+        self._places.proved(context, client.client_id)
+        return client
 
     async def _filled(
         self,
@@ -168,6 +175,7 @@ class _Incoming:
         self._requests = requests
         self._waiting: signing_pb2.DocumentChunk | None = None
         self._number = self._count = 0
+        self._left_seconds = PATIENCE_SECONDS
 
     async def header(self) -> signing_pb2.NewTransaction:
         """The first message.
@@ -175,7 +183,7 @@ class _Incoming:
         Raises:
             MalformedRequest: Another came, or none.
         """
-        first = await self._next()
+        first = await self._next(FIRST_MESSAGE_SECONDS)
         if first is None or first.WhichOneof("part") != "transaction" or first.ByteSize() > HEADER_BYTES:
             raise MalformedRequest(f"the first message is the transaction, in at most {HEADER_BYTES} bytes")
         self._count = len(first.transaction.documents)
@@ -198,29 +206,35 @@ class _Incoming:
 
     async def _chunk(self) -> signing_pb2.DocumentChunk | None:
         if self._waiting is None:
-            message = await self._next()
+            message = await self._next(self._left_seconds)
             if message is None:
                 return None
-            if message.WhichOneof("part") != "chunk" or len(message.chunk.data) > CHUNK_BYTES:
-                raise MalformedRequest(f"after the transaction come octets, at most {CHUNK_BYTES} at once")
+            if message.WhichOneof("part") != "chunk" or not 1 <= len(message.chunk.data) <= CHUNK_BYTES:
+                raise MalformedRequest(f"after the transaction come octets, 1 to {CHUNK_BYTES} at once")
             if not max(self._number, 1) <= message.chunk.number <= self._count:
                 raise MalformedRequest("octets come in the order of the documents' numbers, from 1")
             self._number = message.chunk.number
+            self._left_seconds += len(message.chunk.data) / SLOWEST_BYTES_PER_SECOND
             self._waiting = message.chunk
         return self._waiting
 
-    async def _next(self) -> signing_pb2.CreateRequest | None:
+    async def _next(self, seconds: float) -> signing_pb2.CreateRequest | None:
+        # Only what the caller takes counts, not what becomes of a document in between.
+        asked = time.monotonic()
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(min(seconds, PATIENCE_SECONDS)):
                 return await anext(self._requests, None)
         except TimeoutError:
-            raise MalformedRequest(f"nothing came for {PATIENCE_SECONDS:.0f} seconds") from None
+            raise MalformedRequest("what was announced did not come in time") from None
+        finally:
+            self._left_seconds -= time.monotonic() - asked
 
 
 def make_server(face: Face, *, watch_seconds: float = WATCH_SECONDS) -> "grpc.aio.Server":
     """A server that has the service and no address yet."""
+    places = Places()
     server = grpc.aio.server(
-        interceptors=[ErrorInterceptor()],
+        interceptors=[ErrorInterceptor(places, _assertion)],
         options=[
             ("grpc.max_receive_message_length", MESSAGE_BYTES),
             ("grpc.max_metadata_size", 16 * 1024),
@@ -229,7 +243,7 @@ def make_server(face: Face, *, watch_seconds: float = WATCH_SECONDS) -> "grpc.ai
         ],
         maximum_concurrent_rpcs=CALLS_AT_ONCE,
     )
-    service: Any = SigningService(face, watch_seconds=watch_seconds)
+    service: Any = SigningService(face, places, watch_seconds=watch_seconds)
     signing_pb2_grpc.add_SigningServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     return server
 

@@ -18,6 +18,7 @@ from api.problems import STATUSES
 from api.rpc.errors import STATUS_OF
 from api.rpc.proto import signing_pb2
 from api.transactions.model import TransactionState
+from api.whereabouts import network_of_peer
 from rubrica.logs import configure_logs
 from rubrica_client import NewDocument
 from tests.testkit.core_simulator import NIF
@@ -162,6 +163,7 @@ async def test_octets_that_are_not_those_announced_are_refused(tmp_path: Path) -
             (header(PDF), chunk(1, PDF + b"more")),
             (header(PDF), header(PDF)),
             (header(PDF), chunk(0, PDF)),
+            (header(PDF), chunk(1, b""), chunk(1, PDF)),
             (header(PDF), chunk(2, PDF)),
             (header(PDF, PDF), chunk(2, PDF), chunk(1, PDF)),
             (header(PDF, PDF), chunk(1, PDF), chunk(2, PDF[:3]), chunk(1, PDF)),
@@ -238,3 +240,121 @@ async def test_a_bug_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             assert "123456" not in str(told.value.details())
             event = str(told.value.details()).rpartition(":")[2]
             assert event in capsys.readouterr().out
+
+
+# --- those who keep places
+
+
+@contextlib.asynccontextmanager
+async def silent_calls(folder: Path) -> AsyncIterator[tuple[Edge, Callable[..., Any]]]:
+    """An edge, and how to call it without ever sending a message."""
+
+    async def never() -> AsyncIterator[bytes]:
+        await asyncio.sleep(600)
+        yield b""
+
+    async with (
+        an_edge(folder) as edge,
+        edge.rpc() as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        yield edge, lambda method, metadata: channel.stream_unary(f"{SERVICE}/{method}")(never(), metadata=metadata)
+
+
+async def waited_for(call: Any) -> str:
+    """How a call ends that is refused by itself, in less time than any test's."""
+    with pytest.raises(grpc.aio.AioRpcError) as told:
+        async with asyncio.timeout(10):
+            await call
+    return code_of(told.value)
+
+
+def proof(edge: Edge, key: Any, client_id: str = AGENCY) -> Any:
+    return (("authorization", edge.bearer(key, client_id)["Authorization"]),)
+
+
+LIKE_A_PROOF = (("authorization", "Bearer a.b.c"),)
+
+
+@pytest.mark.parametrize("method", ["Create", "Get", "Watch"])
+async def test_without_a_proof_nobody_waits_for_a_message(method: str, tmp_path: Path) -> None:
+    async with silent_calls(tmp_path) as (_, silent):
+        assert await waited_for(silent(method, ())) == "caller_refused"
+
+
+async def test_a_false_proof_ends_a_create_before_its_first_message(tmp_path: Path) -> None:
+    async with silent_calls(tmp_path) as (_, silent):
+        assert await waited_for(silent("Create", LIKE_A_PROOF)) == "caller_refused"
+
+
+@pytest.mark.parametrize("method", ["Create", "Get", "Watch"])
+async def test_the_first_message_comes_at_once_or_not_at_all(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("api.rpc.errors", "api.rpc.service"):
+        monkeypatch.setattr(f"{place}.FIRST_MESSAGE_SECONDS", 0.2)
+    async with silent_calls(tmp_path) as (edge, silent):
+        key = edge.core.register_client(AGENCY, AGENCY_NAME)
+        assert await waited_for(silent(method, proof(edge, key))) == "malformed_request"
+
+
+async def test_neither_a_network_nor_an_agency_takes_the_places_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.rpc.places.CALLS_EACH", 2)
+    monkeypatch.setattr("api.rpc.service.FIRST_MESSAGE_SECONDS", 2.0)
+    async with silent_calls(tmp_path) as (edge, silent):
+        key, other = (edge.core.register_client(name, name) for name in (AGENCY, "otra"))
+        # An agency that has two calls waiting gets no third, and another one from the same network does not notice.
+        held = [silent("Create", proof(edge, key)) for _ in range(2)]
+        await asyncio.sleep(0.5)
+        assert await waited_for(silent("Create", proof(edge, key))) == "busy"
+        assert await waited_for(silent("Create", proof(edge, other, "otra"))) == "malformed_request"
+        # Nor does a network that has proved nothing yet.
+        held += [silent("Get", LIKE_A_PROOF) for _ in range(2)]
+        await asyncio.sleep(0.2)
+        assert await waited_for(silent("Get", LIKE_A_PROOF)) == "busy"
+        for call in held:
+            call.cancel()
+        await asyncio.sleep(0.2)
+        assert await waited_for(silent("Create", proof(edge, key))) == "malformed_request"
+
+
+@pytest.mark.parametrize(("slowest", "ends"), [(1_000_000, "malformed_request"), (10, "ok")])
+async def test_documents_come_at_some_speed(
+    slowest: int, ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.rpc.service.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("api.rpc.service.SLOWEST_BYTES_PER_SECOND", slowest)
+    document = PDF + b"." * (30 - len(PDF))
+
+    async def drip() -> AsyncIterator[bytes]:
+        yield header(document).SerializeToString()
+        for at in range(0, len(document), 3):
+            await asyncio.sleep(0.1)
+            yield chunk(1, document[at : at + 3]).SerializeToString()
+
+    async with an_edge(tmp_path) as edge, edge.rpc() as port:
+        key = edge.core.register_client(AGENCY, AGENCY_NAME)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.stream_unary(f"{SERVICE}/Create")(drip(), metadata=proof(edge, key))
+            if ends == "ok":
+                created = signing_pb2.CreateAnswer.FromString(await call)
+                assert created.transaction.state == signing_pb2.STATE_SUBMITTED
+            else:
+                assert await waited_for(call) == ends
+
+
+@pytest.mark.parametrize(
+    ("peer", "network"),
+    [
+        ("ipv4:192.0.2.7:50051", "192.0.2.7"),
+        ("ipv6:%5B2001:db8:1:2:3:4:5:6%5D:50051", "2001:db8:1:2::/64"),
+        ("ipv6:[2001:db8:1:2::9]:50052", "2001:db8:1:2::/64"),
+        ("ipv6:%5B::ffff:192.0.2.7%5D:50051", "192.0.2.7"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:1", "fe80::/64"),
+        ("unix:", "unix"),
+    ],
+)
+def test_callers_are_counted_by_their_network(peer: str, network: str) -> None:
+    assert network_of_peer(peer) == network
