@@ -161,15 +161,25 @@ class Activation:
 
         Raises:
             NotFound: No such request.
-            RequestExpired: Its hour is over.
+            RequestExpired: Its hour is over, or a newer one took its place.
         """
-        return await self._requests.read(request_id)
+        staged = await self._requests.read(request_id)
+        async with self._engine.connect() as connection:
+            await self._requests.require_newest(connection, staged)
+        return staged
+
+    async def is_approved(self, staged: StagedRequest) -> bool:
+        """Whether it, or another request of the same grant, was approved before."""
+        async with self._engine.connect() as connection:
+            return await self._approvals.is_approved(connection, staged)
 
     async def begin(self, request_id: str, typed_nif: str, envelope: Envelope) -> Begun:
         """Steps 2–9: the password; then the core sends the code.
 
         Raises:
             RequestError: The envelope is for something else.
+            RequestExpired: Its hour is over, or a newer one took its place.
+            StateConflict: It was approved before.
             Busy: Too many stretch at this moment; nothing was reserved.
         """
         async with self._locks.hold(envelope.sha256()):
@@ -191,6 +201,7 @@ class Activation:
             # 4 · A place in the queue, then one attempt and the nonce in one commit, and only then the test.
             async with self._stretcher.place():
                 async with self._engine.begin() as connection:
+                    await self._requests.require_newest(connection, staged)
                     if await self._approvals.is_approved(connection, staged):
                         raise StateConflict("this request was approved before")
                     citizen = await self._register.find(connection, index)

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from authn.otp.rows import ChallengeState, otp_challenge
 from authn.sealing import Label, kdf, seal, unseal
 from domain import canonical
 from domain.algorithms import KeyType
@@ -195,6 +196,21 @@ class Approvals:
     async def drop_pending(self, connection: AsyncConnection, cid: str) -> None:
         """The challenge was answered."""
         await connection.execute(sa.delete(tables.pending_approval).where(tables.pending_approval.c.cid == cid))
+
+    async def code_awaited(self, connection: AsyncConnection, request_id: str) -> bool:
+        """Whether somebody may still type a code for this request; it looks the same whether that code opens it."""
+        found = await connection.execute(
+            sa.select(tables.pending_approval.c.cid)
+            .join(otp_challenge, otp_challenge.c.id == tables.pending_approval.c.cid)
+            .where(
+                otp_challenge.c.request_id == request_id,
+                otp_challenge.c.state != ChallengeState.CONSUMED.value,
+                otp_challenge.c.left > 0,
+                otp_challenge.c.expires > self._clock.now(),
+            )
+            .limit(1)
+        )
+        return found.first() is not None
 
     async def is_approved(self, connection: AsyncConnection, staged: StagedRequest) -> bool:
         """Whether this request, or another of the same grant, was approved before: a grant is good for one."""

@@ -27,6 +27,8 @@ class RequestState(StrEnum):
     """What became of a staged request."""
 
     STAGED = "STAGED"
+    PENDING = "PENDING"
+    """Staged, and a one-time code is being waited for."""
     APPROVED = "APPROVED"
     SIGNED = "SIGNED"
     EXPIRED = "EXPIRED"
@@ -49,6 +51,10 @@ class Description:
     items: tuple[Item, ...]
     expires: datetime
     citizen_named: bool
+    return_url: str
+    """Of the edge that staged it, as the core checked it."""
+    approved: bool
+    """Before now: no secret brings it further."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +200,8 @@ class SignatureAuthorisationClient:
             items=tuple(item_of(item) for item in answer.items),
             expires=moment(answer.expires),
             citizen_named=answer.citizen_named,
+            return_url=answer.return_url,
+            approved=answer.approved,
         )
 
     async def begin(self, request_id: str, nif: str, envelope: Envelope) -> OTPChallenge:

@@ -87,6 +87,25 @@ class Requests:
         self._limits = limits
         self._randomness = randomness
 
+    async def require_newest(self, connection: AsyncConnection, staged: StagedRequest) -> None:
+        """Let only the last request of a grant be approved: whoever staged another one gave this one up.
+
+        Raises:
+            RequestExpired: There is a newer one.
+        """
+        newer = await connection.execute(
+            sa.select(tables.request.c.id)
+            .where(
+                tables.request.c.client_id == staged.client_id,
+                tables.request.c.transaction_id == staged.transaction_id,
+                tables.request.c.transaction_id != "",
+                tables.request.c.expires > staged.expires,
+            )
+            .limit(1)
+        )
+        if newer.first() is not None:
+            raise RequestExpired("a newer request took the place of this one; open the link again")
+
     async def stage(
         self,
         caller: Caller,

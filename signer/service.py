@@ -70,8 +70,10 @@ class SignatureActivationServicer(signer_pb2_grpc.SignatureActivationServicer):
             staged = await self._requests.get_even_expired(connection, request.request_id)
             approval = await self._approvals.by_request(connection, staged.id)
             rows = await self._approvals.items(connection, approval.cid) if approval else []
+            awaited = approval is None and await self._approvals.code_awaited(connection, staged.id)
         if approval is None:
-            state = "STAGED" if staged.expires > self._clock.now() else "EXPIRED"
+            alive = "PENDING" if awaited else "STAGED"
+            state = alive if staged.expires > self._clock.now() else "EXPIRED"
         elif all(row.state in (ItemState.CONSUMED, ItemState.SKIPPED) for row in rows):
             state = "SIGNED"
         else:
@@ -95,6 +97,8 @@ class SignatureAuthorisationServicer(signer_pb2_grpc.SignatureAuthorisationServi
             items=[item_message(item) for item in staged.items],
             expires=to_epoch_seconds(staged.expires),
             citizen_named=staged.citizen_index is not None,
+            return_url=staged.return_url,
+            approved=await self._activation.is_approved(staged),
         )
 
     async def Begin(self, request: Any, context: grpc.aio.ServicerContext) -> Any:

@@ -23,6 +23,7 @@ request = sa.Table(
     sa.Column("created", UTCDateTime, nullable=False),
     sa.Column("expires", UTCDateTime, nullable=False),
     sa.UniqueConstraint("client_id", "idempotency_key"),
+    sa.Index("request_by_grant", "client_id", "transaction_id"),
 )
 credential = sa.Table(
     "credential",

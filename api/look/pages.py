@@ -27,6 +27,8 @@ from domain.ids import new_id
 
 _FOLDER = Path(__file__).parent
 _MEBIBYTE = 1024 * 1024
+_FINAL = frozenset({"not_found", "malformed_request", "request_expired"})
+"""Asked for again, these are refused again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -86,13 +88,20 @@ class Look:
         )
         return HTMLResponse(text, status, headers=self._headers)
 
-    def failure(self, request: Request, error: RubricaError, *, back: str = "") -> HTMLResponse:
-        """An error as a page that says what to do next; ``back`` is where to go on, if that is known."""
+    def failure(self, request: Request, error: RubricaError, *, back: str = "", said: str = "") -> HTMLResponse:
+        """An error as a page that says what to do next.
+
+        Args:
+            request: What was asked for.
+            error: What went wrong.
+            back: Where to go on, if that is known.
+            said: What to say, where more is known than the error's code.
+        """
         event = new_id()
         status = STATUSES[error.code]
         _log.info("refused", problem=error.code, problem_event=event, status=status)
-        again = request.method == "GET" and error.code != "not_found"
-        values = {"sentence": self.explained(request, error), "event": event, "again": again, "back": back}
+        again = request.method == "GET" and error.code not in _FINAL
+        values = {"sentence": said or self.explained(request, error), "event": event, "again": again, "back": back}
         answer = self.page(request, "error.html", values, status=status)
         if error.retry_after_seconds is not None:
             answer.headers["Retry-After"] = str(error.retry_after_seconds)

@@ -7,7 +7,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 
 from api.problems import responses
 from api.rest.schemas import ReviewView, review_view
-from api.rest.services import Provided
+from api.rest.services import Provided, Services
 from api.rest.transactions import ANY, Number, stream
 from api.transactions.review import Review, onward_url, parsed_code
 
@@ -18,8 +18,33 @@ LinkToken = Annotated[str, Path(max_length=64)]
 
 @router.get("/review/{link_token}", responses=responses(403, 404, 409, 410, 422))
 async def review(link_token: LinkToken, request: Request, response: Response, provided: Provided) -> ReviewView:
-    """What is to be signed and who asks; prepares and stages it, and marks this browser by a cookie."""
-    opened = await provided.approvals.review(link_token, request.cookies)
+    """What is to be signed and who asks; prepares and stages it, and marks this browser by a cookie.
+
+    While another browser holds it, this is a conflict and changes nothing.
+    """
+    return await _opened(link_token, request, response, provided, take_over=False)
+
+
+@router.head("/review/{link_token}", responses=responses(404))
+async def exists(link_token: LinkToken, request: Request, provided: Provided) -> Response:
+    """Whether there is such a link; whoever only asks this, as programs that check mail do, opens nothing."""
+    await provided.approvals.seen(link_token, request.cookies)
+    return Response(media_type="text/html")
+
+
+@router.post("/review/{link_token}", responses=responses(403, 404, 409, 410, 422))
+async def take_over(link_token: LinkToken, request: Request, response: Response, provided: Provided) -> ReviewView:
+    """Go on in this browser with what is open in another one, which then cannot sign it any more.
+
+    A conflict while a code is awaited there, or once it was approved there.
+    """
+    return await _opened(link_token, request, response, provided, take_over=True)
+
+
+async def _opened(
+    link_token: str, request: Request, response: Response, provided: Services, *, take_over: bool
+) -> ReviewView:
+    opened = await provided.approvals.review(link_token, request.cookies, take_over=take_over)
     if opened.cookie is not None:
         response.headers.append("Set-Cookie", opened.cookie.header)
     return review_view(opened, provided.review_url(link_token), provided.gate_url)

@@ -6,10 +6,12 @@ Who may do what, with which proof:
 * The first browser that opens the link holds the request: it gets a cookie of 32 random bytes, of which the hash is
   stored, and only with that cookie a code is redeemed. So a code that leaks (history, log, a pasted address) is of no
   use elsewhere, and nobody can make a victim's browser finish an approval that someone else began.
-* Another browser with the link gets a *new* request, never the first one's cookie. It supersedes the first request if
-  that is unapproved: the citizen who opens the letter on the phone after looking on the desk must get on, and an
-  approval of the old request then ends at an edge that no longer redeems it. Once the core says that the first request
-  is approved, nobody supersedes it: an approval is not taken from the browser that is about to bring its code.
+* Another browser with the link is told that the first one holds the request, and changes nothing by looking: mail
+  scanners and second devices look, too. Only if its citizen says so it gets a *new* request, never the first one's
+  cookie. That supersedes the first request: who opens the letter on the phone after looking on the desk must get on,
+  and an approval of the old request then ends at an edge that no longer redeems it. While a code is awaited for the
+  first request, or once it is approved, nobody supersedes it: an approval is not taken from the browser that is about
+  to give it.
 * The same browser gets the same request until it is over; if it was approved but its code was lost or refused, that
   browser (and no other) may start again.
 """
@@ -80,6 +82,26 @@ class Cookie:
         return f"{self.name}={self.value}; Max-Age={self.max_age_seconds}; Path=/; Secure; HttpOnly; SameSite=lax"
 
 
+class OpenElsewhere(StateConflict):
+    """Another browser holds the living request; ``state`` says how far it is there."""
+
+    def __init__(self, state: RequestState) -> None:
+        super().__init__(
+            "this is open in another browser; say that you want to go on here"
+            if state is RequestState.STAGED
+            else "another browser's approval is under way; go on there"
+        )
+        self.state = state
+
+
+class Superseded(RequestExpired):
+    """Another browser took over, so what was approved here is of no use."""
+
+
+class Over(RequestExpired):
+    """The transaction was withdrawn, or its time is over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Review:
     """What the review page shows."""
@@ -129,13 +151,19 @@ class Approvals:
         self._clock = clock
         self._randomness = randomness
 
-    async def review(self, link_token: str, cookies: Mapping[str, str]) -> Review:
-        """Show the transaction; prepare and stage it if this browser has no living request.
+    async def review(self, link_token: str, cookies: Mapping[str, str], *, take_over: bool = False) -> Review:
+        """Show the transaction; prepare and stage it if there is no living request.
+
+        Args:
+            link_token: Of the address.
+            cookies: This browser's.
+            take_over: The citizen wants to go on here, whichever browser holds the request.
 
         Raises:
             NotFound: No such link.
             RequestExpired: The transaction is over.
-            StateConflict: Documents are missing, or another browser's approval is under way.
+            OpenElsewhere: Another browser holds the living request.
+            StateConflict: Documents are missing.
         """
         transaction, staging = await self._by_link(link_token)
         if transaction.state is TransactionState.OPEN:
@@ -147,10 +175,11 @@ class Approvals:
             raise RequestExpired("the transaction has expired")
         if staging is not None and staging.expires > self._clock.now():
             state = (await self._activation.request_state(staging.request_id)).state
-            if same_browser and state is RequestState.STAGED:
+            if same_browser and state in {RequestState.STAGED, RequestState.PENDING}:
                 return Review(transaction, cookie=None, may_approve=True, same_browser=True)
-            if not same_browser and state in {RequestState.APPROVED, RequestState.SIGNED}:
-                raise StateConflict("this was approved in another browser; go on there")
+            free = state is RequestState.EXPIRED or (take_over and state is RequestState.STAGED)
+            if not same_browser and not free:
+                raise OpenElsewhere(state)
         return await self._stage(transaction)
 
     async def seen(self, link_token: str, cookies: Mapping[str, str]) -> Review:
@@ -185,7 +214,9 @@ class Approvals:
 
         Raises:
             NotFound: Not the browser that opened the review page, or no such request: both look the same.
-            RequestExpired: Another request took its place, or its time is over.
+            Superseded: Another request took its place.
+            Over: The transaction was withdrawn, or its time is over.
+            RequestExpired: The request's time is over.
             ActivationError: The core refused the code.
         """
         async with self._engine.begin() as connection:
@@ -199,11 +230,11 @@ class Approvals:
             if transaction is None or staging is None:
                 raise NotFound("no such request in this browser")
             if transaction.request_id != request_id:
-                raise RequestExpired("this request was replaced by a newer one; open the link again")
+                raise Superseded("this request was replaced by a newer one; open the link again")
             if staging.state is StagingState.STAGED:
                 await self._accept(repository, transaction, staging, code)
         if transaction.state in {TransactionState.CANCELLED, TransactionState.EXPIRED}:
-            raise RequestExpired("the transaction is over")
+            raise Over("the transaction is over")
         if staging.state is not StagingState.CLOSED:
             task = self._signing.start(transaction.transaction_id)
             done, _ = await asyncio.wait([task], timeout=self._wait_seconds)

@@ -1,5 +1,6 @@
 """From a file to a signature: choose, look, go to the gate, come back, download."""
 
+import contextlib
 import secrets
 from pathlib import Path as FilePath
 from typing import Annotated
@@ -12,10 +13,10 @@ from api.look.languages import PARAMETER, language_of, remember
 from api.look.pages import PeopleRoute, look_of
 from api.look.sentences import sentence
 from api.transactions.model import PDF, UNDER_WAY, XML, DocumentState, Transaction, TransactionState, new_transaction
-from api.transactions.review import Review, onward_url, parsed_code
+from api.transactions.review import OpenElsewhere, Over, Review, Superseded, onward_url, parsed_code
 from api.transactions.service import IdempotentPost, LinkHolder, draw_transaction_id, link_sha256
 from api.web.check import report_page
-from api.web.forms import files, is_xml, octets, title_of
+from api.web.forms import files, is_xml, octets, require_own_site, title_of
 from api.web.services import Provided, Web
 from documents.model import Outline
 from domain.algorithms import SignatureAlgorithm
@@ -25,6 +26,7 @@ from domain.errors import (
     MalformedRequest,
     NotFound,
     RubricaError,
+    StateConflict,
     UnsupportedDocument,
 )
 from domain.items import Packaging, SignatureFormat
@@ -92,7 +94,13 @@ async def bring(request: Request, provided: Provided) -> Response:
 @router.get("/review/{link_token}")
 async def review(link_token: LinkToken, request: Request, provided: Provided) -> HTMLResponse:
     """Every page of what is to be signed, or what became of it."""
-    opened = await provided.approvals.review(link_token, request.cookies)
+    try:
+        opened = await provided.approvals.review(link_token, request.cookies)
+    except OpenElsewhere as error:
+        values = {"link": f"/review/{link_token}", "state": error.state.value}
+        answer = look_of(request.app).page(request, "elsewhere.html", values, status=409)
+        remember(request, answer)
+        return answer
     if opened.may_approve:
         answer = await _to_sign(link_token, request, provided, opened)
     else:
@@ -100,6 +108,19 @@ async def review(link_token: LinkToken, request: Request, provided: Provided) ->
     if opened.cookie is not None:
         answer.headers.append("Set-Cookie", opened.cookie.header)
     remember(request, answer)
+    return answer
+
+
+@router.post("/review/{link_token}")
+async def go_on_here(link_token: LinkToken, request: Request, provided: Provided) -> RedirectResponse:
+    """The citizen wants to sign in this browser what is open in another one."""
+    require_own_site(request)
+    answer = RedirectResponse(f"/review/{link_token}", status_code=303)
+    # Where it cannot be had any more, the page that follows says why.
+    with contextlib.suppress(OpenElsewhere):
+        opened = await provided.approvals.review(link_token, request.cookies, take_over=True)
+        if opened.cookie is not None:
+            answer.headers.append("Set-Cookie", opened.cookie.header)
     return answer
 
 
@@ -123,10 +144,19 @@ async def returned(
     """The gate sent the browser back: sign, and go on; the code does not stay in the address."""
     try:
         outcome = await provided.approvals.returned(request_id, parsed_code(code), request.cookies)
-    except ActivationError as error:
+    except (ActivationError, StateConflict) as error:
         # Loading this address again would be refused again; the documents are where they were.
-        link_token = await provided.approvals.link(request_id, request.cookies)
-        return look_of(request.app).failure(request, error, back=f"/review/{link_token}")
+        back = f"/review/{await provided.approvals.link(request_id, request.cookies)}"
+        if isinstance(error, Over):
+            return RedirectResponse(back, status_code=303)
+        look = look_of(request.app)
+        words = look.words(request)
+        superseded = words(
+            "These documents were opened in another browser or on another device after you began, and somebody chose "
+            "to go on there. What you approved here was not used, and nothing was signed with it. You can go on here: "
+            "go back to the documents."
+        )
+        return look.failure(request, error, back=back, said=superseded if isinstance(error, Superseded) else "")
     onward = onward_url(outcome.transaction) or f"/review/{outcome.link_token}"
     return RedirectResponse(onward, status_code=303)
 

@@ -95,9 +95,17 @@ class CitizenBrowser:
         self._http.cookies.clear()
         self._http.close()
 
-    def review(self, review_url: str) -> Review:
-        """Open the review page."""
-        page = send(lambda: self._http.get(review_url)).json()
+    def review(self, review_url: str, *, take_over: bool = False) -> Review:
+        """Open the review page.
+
+        Args:
+            review_url: The citizen's link.
+            take_over: The citizen wants to go on here although it is open in another browser, which then cannot sign.
+
+        Raises:
+            RubricaProblem: ``state_conflict`` while another browser holds it.
+        """
+        page = send(lambda: self._http.request("POST" if take_over else "GET", review_url)).json()
         return Review(
             transaction_id=page["transaction_id"],
             state=page["state"],

@@ -86,18 +86,22 @@ class DescribeRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ...) -> None: ...
 
 class DescribeAnswer(_message.Message):
-    __slots__ = ("client_id", "client_name", "items", "expires", "citizen_named")
+    __slots__ = ("client_id", "client_name", "items", "expires", "citizen_named", "return_url", "approved")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_FIELD_NUMBER: _ClassVar[int]
     CITIZEN_NAMED_FIELD_NUMBER: _ClassVar[int]
+    RETURN_URL_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     client_name: str
     items: _containers.RepeatedCompositeFieldContainer[Item]
     expires: int
     citizen_named: bool
-    def __init__(self, client_id: _Optional[str] = ..., client_name: _Optional[str] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., expires: _Optional[int] = ..., citizen_named: _Optional[bool] = ...) -> None: ...
+    return_url: str
+    approved: bool
+    def __init__(self, client_id: _Optional[str] = ..., client_name: _Optional[str] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., expires: _Optional[int] = ..., citizen_named: _Optional[bool] = ..., return_url: _Optional[str] = ..., approved: _Optional[bool] = ...) -> None: ...
 
 class BeginRequest(_message.Message):
     __slots__ = ("request_id", "nif", "envelope")

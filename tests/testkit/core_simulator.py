@@ -202,7 +202,11 @@ class CoreSimulator:
 
     def RequestState(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         staged = self._staged(request.request_id)
-        return signer_pb2.RequestStateAnswer(state=staged.state)
+        awaited = any(
+            each.request_id == staged.request_id and each.tries and not each.used for each in self.pending.values()
+        )
+        state = "PENDING" if staged.state == "STAGED" and awaited else staged.state
+        return signer_pb2.RequestStateAnswer(state=state)
 
     def Redeem(self, request: Any) -> Any:  # noqa: N802 - the proto's name
         staged = self._staged(request.request_id)
@@ -270,6 +274,8 @@ class CoreSimulator:
             items=[item_message(item) for item in staged.items],
             expires=staged.expires,
             citizen_named=bool(staged.citizen_nif),
+            return_url=staged.return_url,
+            approved=bool(staged.code),
         )
 
     def Begin(self, request: Any) -> Any:  # noqa: N802 - the proto's name

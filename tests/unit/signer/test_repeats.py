@@ -151,9 +151,11 @@ async def test_a_resend_sends_nothing_where_nothing_was_sent(tmp_path):
 
 async def test_one_grant_is_good_for_one_approval(played):
     grant = await played.grant("T-1")
-    first, second = await played.stage(grant=grant), await played.stage(2, grant=grant)
+    first = await played.stage(grant=grant)
+    begun_before = await played.begin(first)
+    second = await played.stage(2, grant=grant)
     begun = await played.begin(second)
-    await played.complete(first, await played.begin(first))
+    await played.complete(first, begun_before)
     with pytest.raises(StateConflict, match="approved before"):
         await played.complete(second, begun)
     with pytest.raises(StateConflict, match="approved before"):
