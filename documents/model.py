@@ -188,14 +188,16 @@ class SignatureReport:
     level: str
     """B-B, B-T, B-LT, B-LTA, or empty where it is none of them."""
     signer: str
-    """The subject's common name."""
+    """The subject's common name. Like certificate, algorithm and time: what the file says, whatever the verdict."""
     certificate_serial: str
     """Hexadecimal."""
     algorithm: str
     signing_time: datetime | None
     timestamps: tuple[datetime, ...]
     covers_whole_document: bool
-    changed_since: bool
+    """Established: the signature holds, and nothing in the file is outside it."""
+    changed_since: bool | None
+    """Whether more than long-term evidence was added or changed; ``None`` where it cannot be known."""
     explanations: tuple[str, ...] = ()
 
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from asn1crypto import cms, crl, ocsp, x509
 from pyhanko.pdf_utils.reader import PdfFileReader
 from pyhanko.sign.ades.report import AdESFailure, AdESIndeterminate, AdESStatus, AdESSubIndic
-from pyhanko.sign.diff_analysis import ModificationLevel, SuspiciousModification
+from pyhanko.sign.diff_analysis import SuspiciousModification
 from pyhanko.sign.general import SigningError
 from pyhanko.sign.validation import ades
 from pyhanko.sign.validation.dss import DocumentSecurityStore
@@ -44,7 +44,8 @@ from documents.model import Fetch, Level, SignatureReport, TrustMaterial, Valida
 from documents.pades import cms as pades_cms
 from documents.pades import trust as trusting
 from documents.pades.evidence import gather
-from documents.pades.source import DEFAULT_LIMIT_BYTES, check_size, open_for_reading, parser_faults
+from documents.pades.since import changed_since
+from documents.pades.source import DEFAULT_LIMIT_BYTES, NEITHER, check_size, open_for_reading, parser_faults
 from documents.pades.trust import CLOCK_TOLERANCE, Evidence
 from documents.xades import validate as xades_validate
 from domain.digests import Digest
@@ -68,7 +69,7 @@ _UNREADABLE = SignatureReport(
     signing_time=None,
     timestamps=(),
     covers_whole_document=False,
-    changed_since=False,
+    changed_since=None,
     explanations=("a signature cannot be read",),
 )
 
@@ -103,7 +104,7 @@ def validate(
     """
     if xades_validate.begins_as_xml(document):
         return xades_validate.validate(document, trust, at, fetch, limit_bytes, content)
-    check_size(document, limit_bytes)
+    check_size(document, limit_bytes, otherwise=NEITHER)
     reader = open_for_reading(document)
     with parser_faults():
         circumstances = _Circumstances(trust, at, fetch, _embedded_evidence(reader))
@@ -149,7 +150,7 @@ def _report(signature: EmbeddedPdfSignature, reader: PdfFileReader, circumstance
         signing_time=signature.self_reported_timestamp,
         timestamps=tuple(times),
         covers_whole_document=signature.coverage is SignatureCoverageLevel.ENTIRE_FILE,
-        changed_since=_changed_since(signature),
+        changed_since=_changed_since(signature, verdict),
         explanations=tuple(explanations),
     )
 
@@ -209,14 +210,11 @@ def _judge_document(signature: EmbeddedPdfSignature, verdict: AdESSubIndic, expl
     return verdict
 
 
-def _changed_since(signature: EmbeddedPdfSignature) -> bool:
-    """Whether anything but long-term evidence came after it; further signatures count as a change."""
-    if signature.coverage is SignatureCoverageLevel.ENTIRE_FILE:
-        return False
-    result = signature.diff_result
-    if result is None or isinstance(result, SuspiciousModification):
-        return True
-    return bool(result.modification_level > ModificationLevel.LTA_UPDATES)
+def _changed_since(signature: EmbeddedPdfSignature, verdict: AdESSubIndic) -> bool | None:
+    """Of a signature that does not hold, only a wrong digest says something about the document."""
+    if verdict.status is AdESStatus.FAILED:
+        return True if verdict is AdESFailure.HASH_FAILURE else None
+    return changed_since(signature)
 
 
 def _specification(trust: TrustMaterial, known: Evidence) -> SignatureValidationSpec:

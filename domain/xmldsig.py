@@ -26,10 +26,21 @@ SIGNATURE_METHODS: Mapping[SignatureAlgorithm, str] = {
     SignatureAlgorithm.RS256: "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256",
 }
 
+_BEFORE_MARKUP = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
+"""Byte order marks, and white space of one to four octets."""
 _SIGNATURE_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", re.ASCII)
 _EXTERNAL_URI = re.compile(r"(?:[A-Za-z0-9_~-]|%[0-9A-F]{2})(?:[A-Za-z0-9._~-]|%[0-9A-F]{2}){0,1999}", re.ASCII)
 """A relative reference of one path segment (RFC 3986 §3.3): a file beside the signature, never a place elsewhere."""
 _MIME_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$^_.+-]{0,63}/[a-z0-9][a-z0-9!#$^_.+-]{0,63}", re.ASCII)
+
+
+BEGINNING_BYTES = 64
+"""So much of a file tells whether it is XML."""
+
+
+def begins_as_xml(octets: bytes) -> bool:
+    """Whether a file with these first octets is to be read as XML, of whatever encoding (XML 1.0 appendix F)."""
+    return octets[:BEGINNING_BYTES].lstrip(_BEFORE_MARKUP).startswith(b"<")
 
 
 def object_id(signature_id: str) -> str:

@@ -141,6 +141,10 @@ def _when(signature: SignatureReport) -> str:
 def _changed(signature: SignatureReport) -> str:
     if signature.sub_indication == "HASH_FAILURE":
         return "yes: what was signed is no longer what the file holds"
+    if signature.sub_indication == "SIGNED_DATA_NOT_FOUND":
+        return "not known: the signed file lies beside; give it too, with --content"
+    if signature.changed_since is None:
+        return "not known"
     if not signature.changed_since:
         return "not since it was signed"
     if signature.indication == PASSED:

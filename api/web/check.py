@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse
 from api.look.pages import PeopleRoute, look_of
 from api.web.forms import files, octets
 from api.web.services import Provided, Web
-from documents.model import SignatureReport, ValidationReport
+from documents.model import ValidationReport
 from domain.digests import Digest
 from domain.errors import DocumentTooLarge, NotFound, RubricaError
 
@@ -79,14 +79,12 @@ def _word(report: ValidationReport) -> str:
     """What stands above everything else."""
     if not report.signatures:
         return "none"
+    if any(signature.sub_indication == "SIGNED_DATA_NOT_FOUND" for signature in report.signatures):
+        return "beside"
     if report.indication != "TOTAL-PASSED":
         return "failed" if report.indication == "TOTAL-FAILED" else "unknown"
-    return "changed" if _later_changes(report.signatures[-1]) else "passed"
-
-
-def _later_changes(last: SignatureReport) -> bool:
     # Further signatures count as changes for those before them, so the last one speaks for the file.
-    return last.changed_since
+    return {True: "changed", None: "uncovered", False: "passed"}[report.signatures[-1].changed_since]
 
 
 def _form(request: Request, provided: Web, errors: list[tuple[str, str]], status: int = 200) -> HTMLResponse:

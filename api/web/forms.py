@@ -9,6 +9,7 @@ from starlette.datastructures import UploadFile as AnyUpload
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from domain.errors import DocumentTooLarge, MalformedRequest, NotPermitted
+from domain.xmldsig import BEGINNING_BYTES, begins_as_xml
 
 FORM_OVERHEAD_BYTES = 64 * 1024
 """Names and borders of a form's parts."""
@@ -101,4 +102,4 @@ def title_of(file: UploadFile) -> str:
 async def is_xml(file: UploadFile) -> bool:
     """Whether it begins as XML does; what a browser says of a file's type is guessed from its name."""
     await file.seek(0)
-    return (await file.read(64)).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+    return begins_as_xml(await file.read(BEGINNING_BYTES))

@@ -20,6 +20,8 @@ DEFAULT_LIMIT_BYTES = 100 * 1024 * 1024
 HEADER_WINDOW_BYTES = 1024
 """Readers accept "%PDF-" anywhere in the first 1024 bytes (ISO 32000-1 Annex H.3.4.1)."""
 
+NO_PDF = "the file is not a PDF"
+NEITHER = "the file is neither a PDF nor an XML document"
 BROKEN = "the PDF is broken: its inner structure cannot be read; please make the file again and send the new one"
 NEEDS_PASSWORD = "the PDF needs a password to be opened; please send it without one"  # noqa: S105 - a sentence
 
@@ -42,8 +44,13 @@ def parser_faults() -> Iterator[None]:
         raise UnsupportedDocument(BROKEN) from error
 
 
-def check_size(document: BinaryIO, limit_bytes: int) -> int:
+def check_size(document: BinaryIO, limit_bytes: int, otherwise: str = NO_PDF) -> int:
     """Length of the file in bytes.
+
+    Args:
+        document: Opened for reading.
+        limit_bytes: What it may have.
+        otherwise: The sentence for a file that is no PDF.
 
     Raises:
         UnsupportedDocument: It is empty, or does not begin as a PDF does.
@@ -56,7 +63,7 @@ def check_size(document: BinaryIO, limit_bytes: int) -> int:
         raise DocumentTooLarge(f"the document has {_mebibytes(size)} MiB; the limit is {_mebibytes(limit_bytes)} MiB")
     document.seek(0)
     if b"%PDF-" not in document.read(HEADER_WINDOW_BYTES):
-        raise UnsupportedDocument("the file is not a PDF")
+        raise UnsupportedDocument(otherwise)
     document.seek(0)
     return size
 

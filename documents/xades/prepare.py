@@ -1,4 +1,9 @@
-"""Computes what an XML signature refers to. The document itself stays as it is until the citizen has approved."""
+"""Computes what an XML signature refers to, and takes out of the document what no such signature can cover.
+
+Canonical XML leaves out comments, and so does every reference to a whole document (XML Signature 1.1 §4.4.3.3). They
+would be read before signing and could be changed after it, so a document is without them where it goes into a signature
+or around one.
+"""
 
 import json
 from base64 import b64encode
@@ -72,10 +77,11 @@ def inspect(document: BinaryIO, options: XAdESOptions, limit_bytes: int = DEFAUL
 
 
 def prepare(document: BinaryIO, options: XAdESOptions, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Prepared:
-    """Compute the reference that the citizen approves; ``document`` is only read.
+    """Compute the reference that the citizen approves, of the document as ``document`` then holds it.
 
     Args:
-        document: XML, or for enveloping and detached signatures any octets.
+        document: XML, or for enveloping and detached signatures any octets; opened ``r+b``. What the signature cannot
+            cover is taken out: comments, and for enveloping signatures instructions around the root element.
         options: Fixed by whoever asks for the signature.
         limit_bytes: Largest document accepted.
 
@@ -84,13 +90,18 @@ def prepare(document: BinaryIO, options: XAdESOptions, limit_bytes: int = DEFAUL
 
     Source: XML Signature 1.1 §4.4.3.2 and §4.5, EN 319 132-1 §4.
     """
-    prepared, _ = _prepared(document, options, limit_bytes)
+    prepared, parsed = _prepared(document, options, limit_bytes)
+    if parsed is not None and options.packaging is not Packaging.DETACHED:
+        document.seek(0)
+        document.write(parsed.data)
+        document.truncate()
+        document.flush()
     return prepared
 
 
 def _prepared(document: BinaryIO, options: XAdESOptions, limit_bytes: int) -> tuple[Prepared, Source | None]:
     parsed = _checked(document, options, limit_bytes)
-    content_sha256 = hash_octets(document)
+    content_sha256 = hash_octets(document) if parsed is None else sha256(parsed.data).digest()
     signature_id = _free_id(parsed, content_sha256)
     reference = reference_of(document, parsed, options, signature_id)
     state = PreparedState(
@@ -171,9 +182,20 @@ def _checked(document: BinaryIO, options: XAdESOptions, limit_bytes: int) -> Sou
         parsed.tree()
         if parsed.signatures and options.packaging is not Packaging.DETACHED:
             raise UnsupportedDocument(_SIGNED_ALREADY)
+        parsed = parsed.without(*_not_covered(parsed, options.packaging))
     if options.packaging is Packaging.DETACHED and not options.content_name.strip("."):
         raise UnsupportedDocument("a document beside its signature needs a name")
     return parsed
+
+
+def _not_covered(parsed: Source, packaging: Packaging) -> tuple[source.Span, ...]:
+    match packaging:
+        case Packaging.ENVELOPED:
+            return parsed.comments
+        case Packaging.ENVELOPING:
+            return parsed.comments + parsed.outer_instructions
+        case Packaging.DETACHED:
+            return ()
 
 
 def _enveloped_octets(document: BinaryIO, parsed: Source | None, signature_id: str) -> tuple[bytes, str]:

@@ -16,11 +16,13 @@ from xml.parsers import expat
 from lxml import etree
 
 from domain.errors import DocumentTooLarge, RubricaError, UnsupportedDocument
-from domain.xmldsig import DSIG
+from domain.xmldsig import DSIG, begins_as_xml
 
 Element: TypeAlias = Any
 Tree: TypeAlias = Any
 """Of lxml, which has no types."""
+Span: TypeAlias = tuple[int, int]
+"""Of octets: the first, and the first behind."""
 
 XML_LIMIT_BYTES = 16 * 1024 * 1024
 """Of a document that is parsed; what is signed by its octets alone may be larger."""
@@ -67,6 +69,22 @@ class Source:
     tail: bytes
     """From there on; an empty element tag is written as a pair of tags."""
     signatures: int
+    comments: tuple[Span, ...]
+    outer_instructions: tuple[Span, ...]
+    """Processing instructions before and behind the root element."""
+
+    def without(self, *left_out: Span) -> "Source":
+        """The same document with some spans of octets taken out, and every other octet as it was.
+
+        Raises:
+            UnsupportedDocument: It is no XML any more, as where a comment parted ``]]`` from ``>``.
+        """
+        if not left_out:
+            return self
+        cuts = sorted(left_out)
+        starts = [0, *(end for _, end in cuts)]
+        ends = [*(start for start, _ in cuts), len(self.data)]
+        return scan(b"".join(self.data[start:end] for start, end in zip(starts, ends, strict=True)))
 
     def tree(self) -> Tree:
         """Parse it.
@@ -150,20 +168,28 @@ def scan(data: bytes, *, signed: bool = False) -> Source:
     """
     # XML appendix F: octets that begin so are of an encoding in which markup is not ASCII.
     if not data.removeprefix(_UTF8_MARK).lstrip(b" \t\r\n").startswith(b"<") or b"\0" in data:
-        raise UnsupportedDocument(ENCODING if data[:2] in {b"\xfe\xff", b"\xff\xfe", b"<\0", b"\0<"} else NO_XML)
+        wide = b"\0" in data[:2] or data[:2] in {b"\xfe\xff", b"\xff\xfe"}
+        raise UnsupportedDocument(ENCODING if wide and begins_as_xml(data) else NO_XML)
     watcher = _Watcher(signed=signed)
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.XmlDeclHandler = watcher.declaration
     parser.StartDoctypeDeclHandler = watcher.doctype
     parser.StartElementHandler = lambda name, attributes: watcher.start(name, attributes, parser.CurrentByteIndex)
     parser.EndElementHandler = lambda _name: watcher.end(parser.CurrentByteIndex)
-    parser.CommentHandler = watcher.comment
-    parser.ProcessingInstructionHandler = watcher.instruction
+    parser.CommentHandler = lambda _data: watcher.comment(parser.CurrentByteIndex)
+    parser.ProcessingInstructionHandler = lambda target, _data: watcher.instruction(target, parser.CurrentByteIndex)
     parser.StartNamespaceDeclHandler = watcher.namespace
     with parser_faults():
         parser.Parse(data, True)  # noqa: FBT003 - expat's own signature
     head, tail = _parted(data, watcher.root_start, watcher.root_end)
-    return Source(data, head, tail, watcher.signatures)
+    return Source(
+        data,
+        head,
+        tail,
+        watcher.signatures,
+        tuple(_span(data, start, b"<!--", b"-->") for start in watcher.comments),
+        tuple(_span(data, start, b"<?", b"?>") for start in watcher.outer_instructions),
+    )
 
 
 class _Watcher:
@@ -175,6 +201,8 @@ class _Watcher:
         self.root_start = 0
         self.root_end = 0
         self.signatures = 0
+        self.comments: list[int] = []
+        self.outer_instructions: list[int] = []
         self._depth = 0
         self._nodes = 0
 
@@ -187,11 +215,14 @@ class _Watcher:
     def doctype(self, *_declared: object) -> None:
         raise UnsupportedDocument(NO_DTD)
 
-    def comment(self, _data: str) -> None:
+    def comment(self, offset: int) -> None:
         self._count(1)
+        self.comments.append(offset)
 
-    def instruction(self, target: str, _data: str) -> None:
+    def instruction(self, target: str, offset: int) -> None:
         self._count(1)
+        if self._depth == 0:
+            self.outer_instructions.append(offset)
         if target == _STYLE_SHEET:
             raise UnsupportedDocument(OUTSIDE)
 
@@ -225,6 +256,14 @@ class _Watcher:
         self._depth -= 1
         if self._depth == 0:
             self.root_end = offset
+
+
+def _span(data: bytes, start: int, opening: bytes, closing: bytes) -> Span:
+    """From an offset of expat's to the end of the markup there; neither kind can hold its own closing."""
+    end = data.find(closing, start + len(opening))
+    if not data.startswith(opening, start) or end < 0:
+        raise UnsupportedDocument(BROKEN)
+    return start, end + len(closing)
 
 
 def _parted(data: bytes, root_start: int, root_end: int) -> tuple[bytes, bytes]:

@@ -22,10 +22,14 @@ from documents.pades import trust as trusting
 from documents.pades.evidence import gather
 from documents.pades.trust import Evidence
 from documents.xades import source
-from documents.xades.verify import FAILED, INDETERMINATE, NotVerified, Verified, verify
+from documents.xades.verify import FAILED, INDETERMINATE, Claimed, NotVerified, Verified, claimed, verify
+from domain import xmldsig
 from domain.digests import Digest
 from domain.errors import DocumentTooLarge, RubricaError, UnsupportedDocument
 
+UNCOVERED = (
+    "the file holds comments or instructions that the signature does not cover; anybody can change them unnoticed"
+)
 SIGNATURES_LIMIT = 16
 PASSED = "TOTAL-PASSED"
 _GRAVITY = (PASSED, INDETERMINATE, FAILED)
@@ -44,7 +48,7 @@ _SUB_INDICATIONS: tuple[tuple[type[Exception], str, str], ...] = (
 def begins_as_xml(document: BinaryIO) -> bool:
     """Whether ``document`` is to be read as XML rather than as a PDF."""
     document.seek(0, os.SEEK_SET)
-    return document.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+    return xmldsig.begins_as_xml(document.read(xmldsig.BEGINNING_BYTES))
 
 
 def validate(
@@ -91,34 +95,56 @@ def _report(
     fetch: Fetch | None,
     content: Digest | None,
 ) -> SignatureReport:
+    said = claimed(parsed, number)
     verified: Verified | None = None
     try:
         verified = verify(parsed, number, content)
         _check_path(verified, trust, at, fetch)
     except NotVerified as error:
-        return _told(verified, error)
+        return _told(said, verified, error)
     except UnsupportedDocument:
         # libxml2 refuses to canonicalise, for one where a namespace is named by a relative reference.
-        return _told(None, NotVerified(FAILED, "FORMAT_FAILURE", "the signature cannot be read"))
-    return _told(verified, None)
+        return _told(said, None, NotVerified(FAILED, "FORMAT_FAILURE", "the signature cannot be read"))
+    return _told(said, verified, None)
 
 
-def _told(verified: Verified | None, fault: NotVerified | None) -> SignatureReport:
-    certificate = x509.Certificate.load(verified.chain[0]) if verified else None
+def _told(said: Claimed, verified: Verified | None, fault: NotVerified | None) -> SignatureReport:
+    signer, serial = _named(said.certificate)
+    covered = verified is not None and verified.covers_all
+    explanations = [fault.explanation] if fault else []
+    if verified is not None and not covered:
+        explanations.append(UNCOVERED)
     return SignatureReport(
         indication=fault.indication if fault else PASSED,
         sub_indication=fault.sub_indication if fault else "",
         level=Level.B_B.value if verified else "",
-        signer=str(certificate.subject.native.get("common_name", "")) if certificate else "",
-        certificate_serial=f"{certificate.serial_number:x}" if certificate else "",
-        algorithm=verified.algorithm.value if verified else "",
-        signing_time=verified.signing_time if verified else None,
+        signer=signer,
+        certificate_serial=serial,
+        algorithm=said.algorithm,
+        signing_time=said.signing_time,
         timestamps=(),
         # Anything else is not verified at all: a signature over a part is refused.
-        covers_whole_document=verified is not None,
-        changed_since=fault is not None and fault.sub_indication == "HASH_FAILURE",
-        explanations=(fault.explanation,) if fault else (),
+        covers_whole_document=covered,
+        changed_since=_changed_since(verified, fault),
+        explanations=tuple(explanations),
     )
+
+
+def _changed_since(verified: Verified | None, fault: NotVerified | None) -> bool | None:
+    """No answer where the digests were not reached, or do not reach everything that the file shows."""
+    if verified is not None:
+        return False if verified.covers_all else None
+    # The value is verified before any digest, so this one is that of what was signed.
+    return True if fault is not None and fault.sub_indication == "HASH_FAILURE" else None
+
+
+def _named(der: bytes) -> tuple[str, str]:
+    """Common name and serial number of a certificate that nobody has vouched for."""
+    try:
+        certificate = x509.Certificate.load(der, strict=True)
+        return str(certificate.subject.native.get("common_name", "")), f"{certificate.serial_number:x}"
+    except (ValueError, TypeError):
+        return "", ""
 
 
 def _check_path(verified: Verified, trust: TrustMaterial, at: datetime, fetch: Fetch | None) -> None:

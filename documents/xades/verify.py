@@ -9,7 +9,8 @@ import binascii
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.x509 import load_der_x509_certificate
+from lxml import etree
 
 from documents.xades import source
 from documents.xades.source import Element, Source, Tree
@@ -62,6 +64,42 @@ class Verified:
     signed_info: bytes
     signed_properties: bytes
     """Both in exclusive C14N."""
+    covers_all: bool
+    """There is nothing in the file that could be changed without anybody noticing: no comment, for one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """What a signature says of itself, verified or not; empty where it cannot be read."""
+
+    certificate: bytes = b""
+    """DER; the one that the signed properties name, or else the first."""
+    algorithm: str = ""
+    signing_time: datetime | None = None
+
+
+def claimed(document: Source, number: int) -> Claimed:
+    """What signature ``number`` of ``document`` says of its signer, its time and its algorithm; nothing is checked."""
+    signature = list(document.tree().getroot().iter(source.SIGNATURE))[number]
+    found = Claimed()
+    digest, certificates = b"", []
+    for element in signature.findall(f"{_DS}KeyInfo/{_DS}X509Data/{_DS}X509Certificate"):
+        with suppress(NotVerified, ValueError):
+            certificates.append(x509.Certificate.load(_base64(element), strict=True).dump())
+    named = signature.find(f".//{_XADES}SigningCertificateV2/{_XADES}Cert/{_XADES}CertDigest/{_DS}DigestValue")
+    with suppress(NotVerified):
+        digest = b"" if named is None else _base64(named)
+    certificates.sort(key=lambda der: sha256(der).digest() != digest)
+    method = signature.find(f"{_DS}SignedInfo/{_DS}SignatureMethod")
+    algorithm = None if method is None else _ALGORITHMS.get(method.get("Algorithm", ""))
+    time = signature.find(f".//{_XADES}SignedSignatureProperties/{_XADES}SigningTime")
+    with suppress(NotVerified):
+        found = replace(found, signing_time=None if time is None else _moment(time.text or ""))
+    return replace(
+        found,
+        certificate=certificates[0] if certificates else b"",
+        algorithm=algorithm.value if algorithm else "",
+    )
 
 
 def verify(document: Source, number: int, content: Digest | None) -> Verified:
@@ -95,6 +133,7 @@ def verify(document: Source, number: int, content: Digest | None) -> Verified:
         raise NotVerified(FAILED, "HASH_FAILURE", "the signed properties were changed after signing")
     _same_id(parts.signed_properties, properties_reference, ids)
     _about_the_data(parts.signed_properties, data_reference, ids)
+    covers_all = not _has_uncovered(document, signature, parts)
     # Last, as the enveloped-signature transform takes the tree apart.
     packaging = _verify_data(tree, signature, parts, data_reference, content, ids)
     return Verified(
@@ -106,6 +145,7 @@ def verify(document: Source, number: int, content: Digest | None) -> Verified:
         signing_time=signing_time,
         signed_info=signed_info,
         signed_properties=signed_properties,
+        covers_all=covers_all,
     )
 
 
@@ -142,6 +182,14 @@ def _parts(signature: Element, ids: Counter[str]) -> tuple[str, _Parts]:
     _no_hidden_text(signed_info, value, key_info, holders[0])
     parts = _Parts(signed_info, value, key_info, data[0] if data else None, inside[0], signature.getparent() is None)
     return signature_id, parts
+
+
+def _has_uncovered(document: Source, signature: Element, parts: _Parts) -> bool:
+    """Comments anywhere, as no canonicalisation that is accepted keeps them; instructions where no digest reaches."""
+    if document.comments or (parts.is_root and document.outer_instructions):
+        return True
+    within = [] if parts.data is None else list(parts.data.iter(etree.PI))
+    return len(list(signature.iter(etree.PI))) > len(within)
 
 
 def _no_hidden_text(*elements: Element) -> None:

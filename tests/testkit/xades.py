@@ -20,6 +20,7 @@ XML = """<?xml version="1.0" encoding="UTF-8"?>
   <nombre xsi:nil='false'>Begoña Núñez &amp; hijos</nombre><vacío/><dato><![CDATA[<1 & 2>]]></dato>
 </solicitud>
 """.encode()
+XML_WITHOUT_COMMENT = XML.replace(b"<!-- a comment, which no digest covers -->", b"")
 PLAIN_XML = b'<?xml version="1.0"?>\n<a xmlns="urn:a" xmlns:b="urn:b"><b:c d="1">text &amp;amp; more</b:c><e/></a>\n'
 OCTETS = bytes(range(256)) * 5
 CASES = {

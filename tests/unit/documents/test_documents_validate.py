@@ -1,5 +1,6 @@
 """Forged twins of a valid document: each must lose its TOTAL-PASSED, and say why."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 
@@ -61,6 +62,8 @@ def test_a_flipped_byte_in_the_signed_range(level: str, request: pytest.FixtureR
     at = data.index(b"ReportLab")
     data[at] ^= 0x20
     assert verdict(bytes(data), pki.trust) == ("TOTAL-FAILED", "HASH_FAILURE")
+    (one,) = validate(BytesIO(bytes(data)), pki.trust, datetime.now(UTC)).signatures
+    assert one.changed_since is True
 
 
 def test_every_tenth_byte_of_the_signed_range(b_b: bytes, pki: InMemoryPKI) -> None:
@@ -87,7 +90,9 @@ def test_a_flipped_byte_of_the_signature(b_b: bytes, pki: InMemoryPKI) -> None:
     data[at : at + 1] = b"1" if data[at : at + 1] != b"1" else b"2"
     indication, sub_indication = verdict(bytes(data), pki.trust)
     assert indication == "TOTAL-FAILED"
-    assert sub_indication in {"SIG_CRYPTO_FAILURE", "FORMAT_FAILURE", "HASH_FAILURE"}
+    assert sub_indication in {"SIG_CRYPTO_FAILURE", "FORMAT_FAILURE"}
+    (one,) = validate(BytesIO(bytes(data)), pki.trust, datetime.now(UTC)).signatures
+    assert one.changed_since is None
 
 
 @pytest.mark.parametrize(
@@ -196,7 +201,9 @@ def test_online_validation_asks_for_what_is_missing(b_b: bytes, pki: InMemoryPKI
     assert FetchKind.OCSP in asked
 
 
-@pytest.mark.parametrize(("name", "word"), [("not-a-pdf", "not a PDF"), ("empty", "empty"), ("truncated", "broken")])
+@pytest.mark.parametrize(
+    ("name", "word"), [("not-a-pdf", "neither a PDF nor an XML"), ("empty", "empty"), ("truncated", "broken")]
+)
 def test_what_is_no_pdf(name: str, word: str, pki: InMemoryPKI) -> None:
     with pytest.raises(UnsupportedDocument, match=word):
         validate(BytesIO((SAMPLES / "refused" / f"{name}.pdf").read_bytes()), pki.trust, datetime.now(UTC))
@@ -211,3 +218,64 @@ def test_a_rewritten_file_has_lost_its_signature(b_b: bytes, pki: InMemoryPKI) -
     out = BytesIO()
     copy_into_new_writer(PdfFileReader(BytesIO(b_b))).write(out)
     assert verdict(out.getvalue(), pki.trust)[0] == "TOTAL-FAILED"
+
+
+def appended(data: bytes, change: Callable[[IncrementalPdfFileWriter], None]) -> bytes:
+    """``data`` with one more revision."""
+    document = BytesIO(data)
+    writer = IncrementalPdfFileWriter(document)
+    change(writer)
+    writer.write_in_place()
+    return document.getvalue()
+
+
+def another_title(writer: IncrementalPdfFileWriter) -> None:
+    title = generic.DictionaryObject({generic.pdf_name("/Title"): generic.pdf_string("Otro título")})
+    writer.set_info(writer.add_object(title))
+
+
+def other_metadata(writer: IncrementalPdfFileWriter) -> None:
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<r:Description xmlns:a="urn:a" a:b="c"/></r:RDF></x:xmpmeta>'
+    )
+    names = {generic.pdf_name("/Type"): generic.pdf_name("/Metadata"), generic.pdf_name("/Subtype"): "/XML"}
+    names = {name: generic.pdf_name(value) for name, value in names.items()}
+    writer.root["/Metadata"] = writer.add_object(generic.StreamObject(names, stream_data=xmp))
+    touched(writer)
+
+
+def touched(writer: IncrementalPdfFileWriter) -> None:
+    """Written once more as it is."""
+    writer.update_root()
+
+
+def an_object_that_nothing_shows(writer: IncrementalPdfFileWriter) -> None:
+    writer.add_object(generic.StreamObject(stream_data=b"another document"))
+
+
+LATER: dict[str, Callable[[bytes], bytes]] = {
+    "octets behind the end": lambda data: data + b"\n<html>I am another document</html>",
+    "a title": lambda data: appended(data, another_title),
+    "metadata": lambda data: appended(data, other_metadata),
+    "an object": lambda data: appended(data, an_object_that_nothing_shows),
+    "octets between revisions": lambda data: appended(data + b"something\n", touched),
+}
+
+
+@pytest.mark.parametrize("level", ["b_b", "b_lta"])
+@pytest.mark.parametrize("name", LATER)
+def test_whatever_came_later_is_told(name: str, level: str, request: pytest.FixtureRequest, pki: InMemoryPKI) -> None:
+    genuine = request.getfixturevalue(level)
+    for data, changed in ((genuine, False), (LATER[name](genuine), True)):
+        (one,) = validate(BytesIO(data), pki.trust, datetime.now(UTC)).signatures
+        # The signature itself still holds: what it covers is there.
+        assert (one.indication, one.changed_since) == ("TOTAL-PASSED", changed), one.explanations
+
+
+def test_later_evidence_is_no_change(b_b: bytes, pki: InMemoryPKI) -> None:
+    """A writer says of itself in the information that it was there, and adds no more than that."""
+    later = appended(b_b, touched)
+    assert len(later) > len(b_b)
+    (one,) = validate(BytesIO(later), pki.trust, datetime.now(UTC)).signatures
+    assert (one.indication, one.changed_since, one.covers_whole_document) == ("TOTAL-PASSED", False, False)

@@ -28,7 +28,7 @@ from domain.errors import (
 from domain.items import Packaging
 from tests.testkit.documents import run_tool
 from tests.testkit.pki import InMemoryPKI
-from tests.testkit.xades import CASES, OCTETS, PLAIN_XML, XML, sign_parts, signed
+from tests.testkit.xades import CASES, OCTETS, PLAIN_XML, XML, XML_WITHOUT_COMMENT, sign_parts, signed
 
 ENVELOPED = CASES["enveloped"][1]
 KEYS = ("citizen", "rsa_citizen")
@@ -99,11 +99,11 @@ def test_our_report(case, key, pki, request):
 
 def test_an_enveloped_signature_leaves_every_octet_of_the_document(pki, citizen):
     for original in (
-        XML,
+        XML_WITHOUT_COMMENT,
         b"\xef\xbb\xbf" + PLAIN_XML,
         '<?xml version="1.0" encoding="ISO-8859-1"?><a>ñ</a>'.encode("latin-1"),
         b"<a/>",
-        b"<!-- </b> --><a b='>' c=\"/>\"/><!-- </a> -->",
+        b"<?b </b> ?><a b='>' c=\"/>\"/><?b </a> ?>",
         b"<a><a/></a><?end </a>?>\n",
     ):
         output = signed(original, ENVELOPED, citizen, pki.trust)
@@ -113,13 +113,55 @@ def test_an_enveloped_signature_leaves_every_octet_of_the_document(pki, citizen)
         assert validate(BytesIO(output), pki.trust, datetime.now(UTC)).indication == "TOTAL-PASSED"
 
 
+WITHOUT = [
+    (
+        b"<!-- a --><?b c?><a><!---->1<!-- 2 -->3<?d e?></a><!--->--><?f g?>\n",
+        b"<?b c?><a>13<?d e?></a><?f g?>\n",
+        b"<a>13<?d e?></a>\n",
+    ),
+    (
+        *["<?xml version='1.0' encoding='iso-8859-1'?><ñ><!-- ñ -->ñ</ñ><!-- ñ -->".encode("latin-1")],
+        *["<?xml version='1.0' encoding='iso-8859-1'?><ñ>ñ</ñ>".encode("latin-1")] * 2,
+    ),
+    (b"<a b='-->'><![CDATA[<!-- 1 -->]]></a>",) * 3,
+    (b"<a>]]<!-- -->&gt;</a><!-- 1 -->", *[b"<a>]]&gt;</a>"] * 2),
+]
+"""What is left of a document before it is shown and signed: itself, enveloped, enveloping."""
+
+
+@pytest.mark.parametrize(("original", "enveloped", "enveloping"), WITHOUT)
+def test_what_no_signature_covers_is_taken_out_before_it_is_shown(original, enveloped, enveloping, pki, citizen):
+    for packaging, expected in (
+        (Packaging.ENVELOPED, enveloped),
+        (Packaging.ENVELOPING, enveloping),
+        (Packaging.DETACHED, original),
+    ):
+        options = XAdESOptions(packaging=packaging, mime_type="application/xml", content_name="a.xml")
+        document = BytesIO(original)
+        inspect(document, options)
+        assert document.getvalue() == original
+        prepared = prepare(document, options)
+        assert document.getvalue() == expected
+        parts = sign_parts(prepared, options, citizen)
+        finish(document, prepared.state, parts, level=Level.B_B, trust=pki.trust, now=datetime.now(UTC))
+        report = validate(BytesIO(document.getvalue()), pki.trust, datetime.now(UTC), content=Digest.of(expected))
+        (one,) = report.signatures
+        assert (one.indication, one.changed_since, one.covers_whole_document) == ("TOTAL-PASSED", False, True)
+
+
+def test_a_comment_that_cannot_be_taken_out_is_refused():
+    # Together the two halves are what XML forbids.
+    with pytest.raises(UnsupportedDocument, match="broken"):
+        prepare(BytesIO(b"<a>]]<!-- -->></a>"), ENVELOPED)
+
+
 def test_ids_are_those_of_no_other_element():
     first = prepare(BytesIO(XML), ENVELOPED).fields["signature_id"]
     assert prepare(BytesIO(XML), ENVELOPED).fields["signature_id"] == first
     # A document cannot hold its own digest, so the collision is told to the function that draws.
     holds_it = scan(f'<a Id="{first}-object"/>'.encode())
-    assert _free_id(None, sha256(XML).digest()) == first
-    assert _free_id(holds_it, sha256(XML).digest()) not in {first, ""}
+    assert _free_id(None, sha256(XML_WITHOUT_COMMENT).digest()) == first
+    assert _free_id(holds_it, sha256(XML_WITHOUT_COMMENT).digest()) not in {first, ""}
 
 
 def test_what_cannot_be_signed_says_why():
@@ -144,7 +186,8 @@ def test_what_cannot_be_signed_says_why():
 def test_parts_that_are_not_of_this_document_are_not_released(case, pki, citizen, rsa_citizen):
     original, options = CASES[case]
     other = XML.replace(b"Bego", b"Bega") if original == XML else OCTETS[1:]
-    prepared = prepare(BytesIO(original), options)
+    ready = BytesIO(original)
+    prepared = prepare(ready, options)
     good = sign_parts(prepared, options, citizen)
     theirs = sign_parts(prepare(BytesIO(other), options), options, citizen)
     flipped = bytes([good.signature[0] ^ 1]) + good.signature[1:]
@@ -161,13 +204,13 @@ def test_parts_that_are_not_of_this_document_are_not_released(case, pki, citizen
         "not a certificate": dataclasses.replace(good, chain=(b"x",)),
     }
     for name, parts in wrong.items():
-        document = BytesIO(original)
+        document = BytesIO(ready.getvalue())
         with pytest.raises(RubricaError):
             finish(document, prepared.state, parts, level=Level.B_B, trust=pki.trust, now=datetime.now(UTC))
-        assert document.getvalue() == original, name
-    document = BytesIO(original)
+        assert document.getvalue() == ready.getvalue(), name
+    document = BytesIO(ready.getvalue())
     finish(document, prepared.state, good, level=Level.B_B, trust=pki.trust, now=datetime.now(UTC))
-    assert document.getvalue() != original
+    assert document.getvalue() != ready.getvalue()
 
 
 def test_a_document_that_changed_since_is_not_signed(pki, citizen):
@@ -186,14 +229,15 @@ def test_a_document_that_changed_since_is_not_signed(pki, citizen):
 def test_a_signer_who_cannot_sign_now():
     pki = InMemoryPKI()
     citizen = pki.certify()
-    prepared = prepare(BytesIO(XML), ENVELOPED)
+    ready = BytesIO(XML)
+    prepared = prepare(ready, ENVELOPED)
     parts = sign_parts(prepared, ENVELOPED, citizen)
     late = datetime.now(UTC) + timedelta(days=5000)
     with pytest.raises(CertificateExpired):
-        finish(BytesIO(XML), prepared.state, parts, level=Level.B_B, trust=pki.trust, now=late)
+        finish(ready, prepared.state, parts, level=Level.B_B, trust=pki.trust, now=late)
     strangers = InMemoryPKI().trust
     with pytest.raises(MalformedRequest, match="trusted"):
-        finish(BytesIO(XML), prepared.state, parts, level=Level.B_B, trust=strangers, now=datetime.now(UTC))
+        finish(ready, prepared.state, parts, level=Level.B_B, trust=strangers, now=datetime.now(UTC))
     pki.revoke(citizen)
     with pytest.raises(CredentialRevoked):
-        finish(BytesIO(XML), prepared.state, parts, level=Level.B_B, trust=pki.trust, now=datetime.now(UTC))
+        finish(ready, prepared.state, parts, level=Level.B_B, trust=pki.trust, now=datetime.now(UTC))

@@ -77,7 +77,69 @@ def test_properties_that_changed(pki, enveloped):
     ):
         year = datetime.now(UTC).strftime("%Y").encode()
         one = judged(changed(enveloped, before.replace(b"2026", year), after), pki)
+        assert one.changed_since is True
         assert (one.indication, one.sub_indication) == ("TOTAL-FAILED", "HASH_FAILURE")
+
+
+COMMENT = b"<!-- pagado -->"
+
+
+def test_what_the_signature_does_not_cover_is_never_unchanged(pki, enveloped, enveloping, octets, detached):
+    added = {
+        "a comment that parts a text": (enveloped, b"Bego", b"B<!---->ego"),
+        "a comment": (enveloped, b"<dato>", COMMENT + b"<dato>"),
+        "a comment before": (enveloped, b"<solicitud", COMMENT + b"<solicitud"),
+        "a comment behind": (enveloped, b"</solicitud>", b"</solicitud>" + COMMENT),
+        "a comment within": (enveloping, b"<dato>", COMMENT + b"<dato>"),
+        "a comment in the signature": (enveloping, b"<ds:KeyInfo>", COMMENT + b"<ds:KeyInfo>"),
+        "an instruction in the signature": (enveloped, b"<ds:KeyInfo>", b"<?a b?><ds:KeyInfo>"),
+        "an instruction around": (octets, b"</ds:Signature>", b"</ds:Signature><?a b?>"),
+        "a comment around": (detached, b"<ds:Signature ", COMMENT + b"<ds:Signature "),
+    }
+    for name, (document, before, after) in added.items():
+        content = Digest.of(OCTETS) if document is detached else None
+        for data, expected in ((document, False), (changed(document, before, after), None)):
+            one = judged(data, pki, content)
+            assert (one.indication, one.changed_since) == ("TOTAL-PASSED", expected), (name, one.explanations)
+            assert one.covers_whole_document is (expected is False), name
+            assert any("comments" in said for said in one.explanations) is (expected is None), name
+
+
+def test_nothing_is_told_that_nobody_checked(pki, enveloped, detached):
+    """Where the digests are not reached, whether it changed is not known; what the file says is told all the same."""
+    value = re.search(rb"<ds:SignatureValue[^>]*>([^<]*)", enveloped)[1]
+    unsigned = b"<xades:UnsignedProperties><xades:UnsignedSignatureProperties/></xades:UnsignedProperties>"
+    whole = judged(enveloped, pki)
+    for data, sub_indication in (
+        (detached, "SIGNED_DATA_NOT_FOUND"),
+        (changed(enveloped, value, b64encode(bytes(64))), "SIG_CRYPTO_FAILURE"),
+        (
+            changed(enveloped, b"</xades:SignedProperties>", b"</xades:SignedProperties>" + unsigned),
+            "SIG_CONSTRAINTS_FAILURE",
+        ),
+    ):
+        one = judged(data, pki)
+        assert (one.sub_indication, one.changed_since, one.covers_whole_document) == (sub_indication, None, False)
+        assert (one.signer, one.certificate_serial, one.algorithm) == (whole.signer, whole.certificate_serial, "ES256")
+        assert one.signer
+        assert one.signing_time is not None
+        assert one.level == ""
+
+
+def test_claims_that_cannot_be_read_are_left_out(pki, citizen, enveloped):
+    certificate = b64encode(citizen.chain[0])
+    for before, after, empty in (
+        (certificate, b"AAAA", "certificate_serial"),
+        (b"SigningTime>2", b"SigningTime>x2", "signing_time"),
+        (b"#ecdsa-sha256", b"#x", "algorithm"),
+        (certificate, b"-", "certificate_serial"),
+    ):
+        one = judged(changed(enveloped, before, after), pki)
+        assert one.indication != "TOTAL-PASSED"
+        told = {name: getattr(one, name) for name in ("certificate_serial", "signing_time", "algorithm")}
+        # Another certificate of the chain stands there in its place.
+        missing = {name for name, value in told.items() if not value}
+        assert missing == {empty} or (empty == "certificate_serial" and not missing and len(citizen.chain) > 1)
 
 
 def test_value_and_signed_info_that_changed(pki, enveloped):

@@ -178,7 +178,29 @@ def test_detached_xml_needs_its_content(judge: Judge, pki: InMemoryPKI, citizen:
     assert judge(data, "--content", str(content), name="firma.xml").exit_code == 0
     content.write_bytes(original + b"1")
     assert judge(data, "--content", str(content), name="firma.xml").exit_code == 1
-    assert judge(data, name="firma.xml").exit_code == 1
+    without = judge(data, name="firma.xml")
+    assert without.exit_code == 1
+    assert "not known: the signed file lies beside; give it too" in without.stdout
+    assert "not since it was signed" not in without.stdout
+    assert json.loads(judge(data, "--json", name="firma.xml").stdout)["signatures"][0]["changed_since"] is None
+
+
+def test_comments_in_xml_are_told_of(judge: Judge, pki: InMemoryPKI, citizen: Certified) -> None:
+    original, options = CASES["enveloped"]
+    data = signed_xml(original, options, citizen, pki.trust)
+    assert "not since it was signed" in judge(data, name="solicitud.xml").stdout
+    result = judge(data.replace(b"<dato>", b"<!-- pagado --><dato>"), name="solicitud.xml")
+    assert result.exit_code == 0
+    assert "changed not known" in result.stdout
+    assert "note    the file holds comments" in result.stdout
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_wide_encoding_is_told_as_such(judge: Judge, encoding: str) -> None:
+    result = judge("<?xml version='1.0'?><a/>".encode(encoding), name="solicitud.xml")
+    assert result.exit_code == 2
+    assert "please save it as UTF-8" in result.stderr
+    assert "neither a PDF nor an XML" in judge("hola".encode(encoding)).stderr
 
 
 def test_content_beside_a_pdf_is_a_mistake(judge: Judge, pki: InMemoryPKI, citizen: Certified, tmp_path: Path) -> None:
