@@ -5,6 +5,7 @@ Runs in the limited child like everything that reads a document, and reads the v
 
 import ctypes
 import os
+import re
 import struct
 import zlib
 from typing import Any, BinaryIO
@@ -14,6 +15,7 @@ from lxml import etree
 from pypdfium2 import raw
 
 from documents.model import Outline, OutlinePage, PageImage, Unseen
+from documents.pades import look
 from documents.pades.source import DEFAULT_LIMIT_BYTES, check_size, parser_faults
 from documents.xades import source as xml_source
 from documents.xades.validate import begins_as_xml
@@ -28,6 +30,13 @@ PAGE_LIMIT = 2000
 TEXT_LIMIT_CHARACTERS = 400_000
 """Of all pages together."""
 _SMALLEST_POINTS = 1.0
+_INVISIBLE = re.compile(
+    # Control characters but for line feed and tab, signs without a shape, letters that are blank, selectors of variants
+    # (Unicode categories Cc, Cf, Zl and Zp, and what is Default_Ignorable_Code_Point besides).
+    r"[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
+    r"\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    r"\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 
 
 def outline(document: BinaryIO, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Outline:
@@ -54,7 +63,7 @@ def outline(document: BinaryIO, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Outli
             text = page.get_textpage().get_text_bounded()[:left] if left else ""
             left -= len(text)
             pages.append(OutlinePage(max(1, round(width)), max(1, round(height)), _readable(text)))
-        return Outline(len(pdf), tuple(pages), "", tuple(_unseen(pdf)))
+        return Outline(len(pdf), tuple(pages), "", _unseen(document, pdf))
 
 
 def render(document: BinaryIO, number: int, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> PageImage:
@@ -83,6 +92,7 @@ def render(document: BinaryIO, number: int, limit_bytes: int = DEFAULT_LIMIT_BYT
 
 def warm_up(document: BinaryIO) -> None:
     """Do both once, before the child may open no files any more."""
+    look.warm_up()
     outline(document)
     render(document, 1)
 
@@ -94,17 +104,17 @@ def _opened(document: BinaryIO) -> Any:
     return pdf
 
 
-def _unseen(pdf: Any) -> list[Unseen]:
-    found = []
+def _unseen(document: BinaryIO, pdf: Any) -> tuple[Unseen, ...]:
+    found = look.unseen(document, PAGE_LIMIT)
     if raw.FPDFDoc_GetJavaScriptActionCount(pdf) > 0:
-        found.append(Unseen.SCRIPT)
+        found.add(Unseen.SCRIPT)
     if raw.FPDFDoc_GetAttachmentCount(pdf) > 0:
-        found.append(Unseen.ATTACHMENTS)
+        found.add(Unseen.ATTACHMENTS)
     if _filled_signatures(pdf):
-        found.append(Unseen.SIGNATURES)
+        found.add(Unseen.SIGNATURES)
     if len(pdf) > PAGE_LIMIT:
-        found.append(Unseen.FURTHER_PAGES)
-    return found
+        found.add(Unseen.FURTHER_PAGES)
+    return tuple(one for one in Unseen if one in found)
 
 
 def _filled_signatures(pdf: Any) -> int:
@@ -126,6 +136,10 @@ def _xml_outline(document: BinaryIO, limit_bytes: int) -> Outline:
         etree.indent(tree, space="  ")
         text = etree.tostring(tree, encoding="unicode")
     found = [Unseen.SIGNATURES] if parsed.signatures else []
+    shown = _INVISIBLE.sub(lambda sign: f"[U+{ord(sign[0]):04X}]", text)
+    if shown != text:
+        found.append(Unseen.INVISIBLE)
+    text = shown
     if len(text) > TEXT_LIMIT_CHARACTERS:
         found.append(Unseen.FURTHER_PAGES)
     return Outline(0, (), text[:TEXT_LIMIT_CHARACTERS], tuple(found))

@@ -93,6 +93,133 @@ async def test_what_no_picture_shows_is_named(worker, tmp_path):
     assert (await worker.outline(SAMPLES / "good" / "signed-before.pdf")).unseen == (Unseen.SIGNATURES,)
 
 
+def js(pdf):
+    return pdf.make_indirect(pikepdf.Dictionary(S=pikepdf.Name.JavaScript, JS=pikepdf.String("app.alert(1)")))
+
+
+def annotate(pdf, **entries: object):
+    entries = {"Type": pikepdf.Name.Annot, "Rect": [100, 300, 400, 350], **entries}
+    pdf.pages[0].obj.Annots = pikepdf.Array([pdf.make_indirect(pikepdf.Dictionary(**entries))])
+
+
+def script_when_opened(pdf):
+    pdf.Root.OpenAction = js(pdf)
+
+
+def script_of_a_name(pdf):
+    pdf.Root.Names = pikepdf.Dictionary(JavaScript=pikepdf.Dictionary(Names=["a", js(pdf)]))
+
+
+def script_of_the_document(pdf):
+    pdf.Root.AA = pikepdf.Dictionary(WP=js(pdf))
+
+
+def script_of_a_page(pdf):
+    pdf.pages[0].obj.AA = pikepdf.Dictionary(O=js(pdf))
+
+
+def script_of_a_link(pdf):
+    annotate(pdf, Subtype=pikepdf.Name.Link, A=js(pdf))
+
+
+def script_behind_another_action(pdf):
+    first = pdf.make_indirect(pikepdf.Dictionary(S=pikepdf.Name.URI, URI="https://a.example"))
+    first.Next = pikepdf.Array([first, js(pdf)])
+    annotate(pdf, Subtype=pikepdf.Name.Link, A=first)
+
+
+def script_of_a_field(pdf):
+    kid = pdf.make_indirect(pikepdf.Dictionary(FT=pikepdf.Name.Tx, AA=pikepdf.Dictionary(C=js(pdf))))
+    field = pdf.make_indirect(pikepdf.Dictionary(T="a", Kids=[kid]))
+    kid.Kids = pikepdf.Array([field])
+    pdf.Root.AcroForm = pikepdf.Dictionary(Fields=[field])
+
+
+def script_of_a_bookmark(pdf):
+    entry = pdf.make_indirect(pikepdf.Dictionary(Title="a", A=js(pdf)))
+    entry.Next = entry
+    pdf.Root.Outlines = pdf.make_indirect(pikepdf.Dictionary(First=entry, Last=entry, Count=1))
+
+
+def file_on_a_page(pdf):
+    file = pikepdf.Dictionary(F=pdf.make_stream(b"MZ"))
+    specification = pikepdf.Dictionary(Type=pikepdf.Name.Filespec, F="x.exe", EF=file)
+    annotate(pdf, Subtype=pikepdf.Name.FileAttachment, FS=specification)
+
+
+def layer(pdf):
+    group = pdf.make_indirect(pikepdf.Dictionary(Type=pikepdf.Name.OCG, Name="secret"))
+    pdf.Root.OCProperties = pikepdf.Dictionary(OCGs=[group], D=pikepdf.Dictionary(OFF=[group], Order=[group]))
+    page = pdf.pages[0]
+    page.Resources.Properties = pikepdf.Dictionary(MC0=group)
+    page.contents_add(b"/OC /MC0 BDC 0 g 0 0 300 300 re f EMC")
+
+
+def on_paper_only(pdf):
+    annotate(pdf, Subtype=pikepdf.Name.Stamp, F=4 | 32)
+
+
+def hidden_note(pdf):
+    annotate(pdf, Subtype=pikepdf.Name.FreeText, F=2, Contents="a")
+
+
+def second_form(pdf):
+    pdf.Root.AcroForm = pikepdf.Dictionary(Fields=[], XFA=pdf.make_stream(b"<x/>"))
+
+
+def nothing_hidden(pdf):
+    pdf.Root.OpenAction = pikepdf.Dictionary(S=pikepdf.Name.GoTo, D="a")
+    annotate(pdf, Subtype=pikepdf.Name.FreeText, F=4, Contents="a")
+
+
+def an_invisible_field(pdf):
+    annotate(pdf, Subtype=pikepdf.Name.Widget, FT=pikepdf.Name.Sig, T="a", Rect=[0, 0, 0, 0], F=2)
+
+
+def nonsense(pdf):
+    annotate(pdf, Subtype=pikepdf.Name.Stamp, F="x", Rect=["a", 1], A=[1], AA=3)
+    pdf.Root.Outlines = pikepdf.Array([1])
+
+
+@pytest.mark.parametrize(
+    ("load", "expected"),
+    [
+        (script_when_opened, {Unseen.SCRIPT}),
+        (script_of_a_name, {Unseen.SCRIPT}),
+        (script_of_the_document, {Unseen.SCRIPT}),
+        (script_of_a_page, {Unseen.SCRIPT}),
+        (script_of_a_link, {Unseen.SCRIPT}),
+        (script_behind_another_action, {Unseen.SCRIPT}),
+        (script_of_a_field, {Unseen.SCRIPT}),
+        (script_of_a_bookmark, {Unseen.SCRIPT}),
+        (file_on_a_page, {Unseen.ATTACHMENTS}),
+        (layer, {Unseen.LAYERS}),
+        (on_paper_only, {Unseen.HIDDEN}),
+        (hidden_note, {Unseen.HIDDEN}),
+        (second_form, {Unseen.FORM}),
+        (nothing_hidden, set()),
+        (an_invisible_field, set()),
+        (nonsense, set()),
+    ],
+)
+async def test_whatever_a_picture_cannot_show_is_told(worker, tmp_path, load, expected):
+    loaded = tmp_path / "loaded.pdf"
+    with pikepdf.open(PLAIN) as pdf:
+        load(pdf)
+        pdf.save(loaded)
+
+    assert set((await worker.outline(loaded)).unseen) == expected
+
+
+async def test_ordinary_documents_get_no_warning(worker):
+    told = {path.stem: (await worker.outline(path)).unseen for path in sorted((SAMPLES / "good").glob("*.pdf"))}
+
+    assert {name: unseen for name, unseen in told.items() if unseen} == {
+        "signed-before": (Unseen.SIGNATURES,),
+        "signed-certified-forms": (Unseen.SIGNATURES,),
+    }
+
+
 async def test_the_signature_that_is_being_prepared_is_no_earlier_one(worker, tmp_path):
     prepared = tmp_path / "prepared.pdf"
     await worker.prepare(PLAIN, prepared, PAdESOptions(signing_time=SystemClock().now()))
@@ -133,6 +260,12 @@ async def test_xml_is_indented_text(worker, tmp_path):
 
     assert outline.text == '<a x="1">\n  <b>ñ</b>\n  <c/>\n</a>'
     assert (outline.page_count, outline.unseen) == (0, ())
+    document.write_text("<a>1 \u202e2\u2066 3\u200b\x85\ufeff</a>")
+    turned = await worker.outline(document)
+    assert turned.text == "<a>1 [U+202E]2[U+2066] 3[U+200B][U+0085][U+FEFF]</a>"
+    assert turned.unseen == (Unseen.INVISIBLE,)
+    document.write_text("<a>\ta\u00a0ñ עברית\n</a>")
+    assert (await worker.outline(document)).unseen == ()
     document.write_text(f"<a>{'<b>x</b>' * TEXT_LIMIT_CHARACTERS}</a>")
     long = await worker.outline(document)
     assert (len(long.text), long.unseen) == (TEXT_LIMIT_CHARACTERS, (Unseen.FURTHER_PAGES,))
