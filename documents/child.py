@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -56,6 +57,8 @@ T = TypeVar("T")
 
 _MESSAGE_LIMIT_BYTES = 8 * 1024 * 1024
 _START_SECONDS = 60.0
+_NICENESS = 10
+"""Of what is done for anybody."""
 _GROWTH_BYTES = 16 * 1024 * 1024
 """What signing may add to a document that was as large as is allowed."""
 _ROOT = Path(__file__).resolve().parents[1]
@@ -67,16 +70,42 @@ _GAVE_UP = "the document cannot be processed: reading it made the parser give up
 _TOO_SLOW = "the document takes longer to process than this service allows"
 
 
+class _Errand(StrEnum):
+    """What a job is for. Each has places of its own: whoever fills those of one keeps nobody from another."""
+
+    SIGN = "sign"
+    """After a citizen's approval."""
+    TAKE = "take"
+    """A document is brought, and made ready to be approved."""
+    SHOW = "show"
+    JUDGE = "judge"
+    """For anybody."""
+
+
+_ERRANDS: Mapping[str, _Errand] = {
+    "inspect": _Errand.TAKE,
+    "inspect_xml": _Errand.TAKE,
+    "prepare": _Errand.TAKE,
+    "prepare_xml": _Errand.TAKE,
+    "outline": _Errand.SHOW,
+    "preview": _Errand.SHOW,
+    "validate": _Errand.JUDGE,
+}
+"""All other jobs sign."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
     """How much is done at once, and for how long."""
 
     child: Limits = field(default_factory=Limits)
     document_bytes: int = 100 * 1024 * 1024
+    page_cpu_seconds: int = 6
+    """For the picture of one page, of the child's ``cpu_seconds``."""
     places: int = 2
-    """Children at work at the same time."""
+    """Children at work at the same time for each errand: to sign, to take, to show, to judge."""
     queue: int = 64
-    """Jobs that may wait for a place; one more is told ``busy``."""
+    """Jobs that may wait for a place of their errand; one more is told ``busy``."""
     wall_seconds: float = 90.0
     """For one job, with all its fetches."""
     fetches: int = 24
@@ -102,8 +131,7 @@ class DocumentWorker:
         self._limits = limits or WorkerLimits()
         self._child = replace(self._limits.child, file_bytes=self._limits.document_bytes + _GROWTH_BYTES)
         self._jobs = jobs
-        self._places = asyncio.Semaphore(self._limits.places)
-        self._waiting = 0
+        self._places = {errand: _Places(self._limits) for errand in _Errand}
         self._starting = asyncio.Lock()
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -264,10 +292,16 @@ class DocumentWorker:
         fetch: AsyncFetch | None = None,
         writes: bool = False,
     ) -> T:
-        async with self._place():
+        errand = _ERRANDS.get(name, _Errand.SIGN)
+        child = self._child
+        if errand in {_Errand.SHOW, _Errand.JUDGE}:
+            child = replace(child, niceness=_NICENESS)
+        if name == "preview":
+            child = replace(child, cpu_seconds=min(child.cpu_seconds, self._limits.page_cpu_seconds))
+        async with self._places[errand].place():
             descriptor = os.open(path, os.O_RDWR if writes else os.O_RDONLY)
             try:
-                connection = await self._fork(descriptor)
+                connection = await self._fork(descriptor, child)
             finally:
                 os.close(descriptor)
             job = _Conversation(connection, self._limits, fetch)
@@ -282,35 +316,21 @@ class DocumentWorker:
             finally:
                 job.end()
 
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        if self._waiting >= self._limits.queue and self._places.locked():
-            raise Busy("too many documents are waiting; please try again in a moment", retry_after_seconds=2)
-        self._waiting += 1
-        try:
-            await self._places.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._places.release()
-
-    async def _fork(self, descriptor: int) -> socket.socket:
+    async def _fork(self, descriptor: int, limits: Limits) -> socket.socket:
         """A connection to a new child that holds ``descriptor``."""
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
         try:
             with theirs:
-                await self._hand_over([theirs.fileno(), descriptor])
+                await self._hand_over([theirs.fileno(), descriptor], limits)
         except BaseException:
             ours.close()
             raise
         return ours
 
-    async def _hand_over(self, descriptors: list[int]) -> None:
+    async def _hand_over(self, descriptors: list[int], limits: Limits) -> None:
         """Ask for a child; starts the forking process anew, once, if it died."""
-        message = json.dumps(asdict(self._child)).encode()
+        message = json.dumps(asdict(limits)).encode()
         for _ in range(2):
             await self.start()
             control = self._control
@@ -340,6 +360,29 @@ class DocumentWorker:
         if ready != b"ready":
             raise OSError("the process that reads documents does not start")
         self._control = ours
+
+
+class _Places:
+    """How many jobs of one errand are at work, and how many wait."""
+
+    def __init__(self, limits: WorkerLimits) -> None:
+        self._queue = limits.queue
+        self._free = asyncio.Semaphore(limits.places)
+        self._waiting = 0
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        if self._waiting >= self._queue and self._free.locked():
+            raise Busy("too many documents are waiting; please try again in a moment", retry_after_seconds=2)
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._free.release()
 
 
 class _Conversation:

@@ -79,6 +79,8 @@ class Limits:
     file_bytes: int = 128 * 1024 * 1024
     """Largest file that it may leave behind; the worker sets it from its limit for documents."""
     descriptors: int = 32
+    niceness: int = 0
+    """How far it stands back for other processes (``nice``)."""
 
 
 def restrict(limits: Limits) -> None:
@@ -88,6 +90,7 @@ def restrict(limits: Limits) -> None:
     _limit(resource.RLIMIT_FSIZE, limits.file_bytes)
     _limit(resource.RLIMIT_NOFILE, limits.descriptors)
     _limit(resource.RLIMIT_CORE, 0)
+    os.nice(limits.niceness)
     signal.signal(signal.SIGXCPU, _out_of_time)
     _give_up_identity()
     # Refused, not killed: libraries look for fonts or read /proc in passing, and manage without.

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any, BinaryIO
 
 from asn1crypto import cms, crl, ocsp, x509
 from pyhanko.pdf_utils.reader import PdfFileReader
 from pyhanko.sign.ades.report import AdESFailure, AdESIndeterminate, AdESStatus, AdESSubIndic
 from pyhanko.sign.diff_analysis import SuspiciousModification
+from pyhanko.sign.fields import enumerate_sig_fields
 from pyhanko.sign.general import SigningError
 from pyhanko.sign.validation import ades
 from pyhanko.sign.validation.dss import DocumentSecurityStore
@@ -45,11 +47,19 @@ from documents.pades import cms as pades_cms
 from documents.pades import trust as trusting
 from documents.pades.evidence import gather
 from documents.pades.since import changed_since
-from documents.pades.source import DEFAULT_LIMIT_BYTES, NEITHER, check_size, open_for_reading, parser_faults
+from documents.pades.source import (
+    DEFAULT_LIMIT_BYTES,
+    NEITHER,
+    TOO_MANY_SIGNATURES,
+    check_size,
+    open_for_reading,
+    parser_faults,
+)
 from documents.pades.trust import CLOCK_TOLERANCE, Evidence
 from documents.xades import validate as xades_validate
+from documents.xades.validate import SIGNATURES_LIMIT
 from domain.digests import Digest
-from domain.errors import RubricaError
+from domain.errors import RubricaError, UnsupportedDocument
 
 _WORDS = {
     AdESStatus.PASSED: "TOTAL-PASSED",
@@ -57,6 +67,8 @@ _WORDS = {
     AdESStatus.FAILED: "TOTAL-FAILED",
 }
 _GRAVITY = ("TOTAL-PASSED", "INDETERMINATE", "TOTAL-FAILED")
+FIELDS_LIMIT = 2 * SIGNATURES_LIMIT
+"""As many signatures as an XML may have, each with a document timestamp after it."""
 _PADES_SUBFILTER = "/ETSI.CAdES.detached"
 
 _UNREADABLE = SignatureReport(
@@ -97,7 +109,8 @@ def validate(
         INDETERMINATE.
 
     Raises:
-        UnsupportedDocument: The file cannot be read as what it seems to be.
+        UnsupportedDocument: The file cannot be read as what it seems to be, or has more than ``FIELDS_LIMIT``
+            signatures and timestamps.
         DocumentTooLarge: It is over ``limit_bytes``.
 
     Source: EN 319 102-1 §5.3 (basic), §5.5 (with time), §5.6.3 (LTA); EN 319 142-1 §6 (levels).
@@ -109,6 +122,9 @@ def validate(
     with parser_faults():
         circumstances = _Circumstances(trust, at, fetch, _embedded_evidence(reader))
         try:
+            # Each costs a digest, and a comparison of all revisions after it.
+            if len(list(islice(enumerate_sig_fields(reader, filled_status=True), FIELDS_LIMIT + 1))) > FIELDS_LIMIT:
+                raise UnsupportedDocument(TOO_MANY_SIGNATURES)
             reports = tuple(_report(one, reader, circumstances) for one in reader.embedded_regular_signatures)
             stamps = len(reader.embedded_timestamp_signatures)
         except (SigningError, ValueError, TypeError, KeyError, AttributeError):

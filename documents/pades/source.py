@@ -22,6 +22,7 @@ HEADER_WINDOW_BYTES = 1024
 
 NO_PDF = "the file is not a PDF"
 NEITHER = "the file is neither a PDF nor an XML document"
+TOO_MANY_SIGNATURES = "the PDF has more signatures than this service checks"
 BROKEN = "the PDF is broken: its inner structure cannot be read; please make the file again and send the new one"
 NEEDS_PASSWORD = "the PDF needs a password to be opened; please send it without one"  # noqa: S105 - a sentence
 

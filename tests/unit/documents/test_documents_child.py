@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from documents.child import DocumentWorker, WorkerLimits
-from documents.model import AsyncFetch, FetchKind, Inspection, Level, LevelNotReached
+from documents.model import AsyncFetch, FetchKind, Inspection, Level, LevelNotReached, TrustMaterial
 from documents.sandbox import Limits
 from domain.clock import SystemClock
 from domain.errors import Busy, DocumentTooLarge, DTBSMismatch, RequestError, TimestampUnavailable, UnsupportedDocument
@@ -216,6 +217,10 @@ ANSWERS: dict[str, Any] = {
 }
 
 
+async def async_none(_kind: FetchKind, _url: str, _body: bytes | None) -> bytes:
+    raise TimestampUnavailable("nobody is asked")
+
+
 async def misbehave(worker: DocumentWorker, document: Path, name: str, **options: Any) -> Any:
     return await worker._run(ANSWERS.get(name, int), name, document, {}, **options)
 
@@ -337,6 +342,49 @@ async def test_a_full_queue_is_busy(document: Path) -> None:
     assert kinds == ["Busy", "Busy", "DocumentTooLarge", "DocumentTooLarge"]
     busy = next(outcome for outcome in outcomes if isinstance(outcome, Busy))
     assert busy.retry_after_seconds
+
+
+async def test_nobody_waits_behind_those_on_another_errand(document: Path) -> None:
+    limits = WorkerLimits(places=1, queue=0, wall_seconds=60)
+    async with DocumentWorker(SystemClock(), limits, jobs="tests.testkit.busy_jobs") as worker:
+        at_work = [worker.validate(document, TrustMaterial(()), datetime.now(UTC)), worker.preview(document, 1)]
+        tasks = [asyncio.create_task(job) for job in at_work]
+        await asyncio.sleep(0.2)
+        with pytest.raises(Busy):
+            await worker.outline(document)
+        with pytest.raises(Busy):
+            await worker.validate(document, TrustMaterial(()), datetime.now(UTC))
+        async with asyncio.timeout(10):
+            assert (await worker.inspect(document)).pages == 1
+            finished = await worker.extend(document, 1, level=Level.B_T, trust=TrustMaterial(()), fetch=async_none)
+            assert finished.complete_bytes == 1
+        assert not any(task.done() for task in tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_what_is_done_for_anybody_stands_back_and_a_page_has_less_time(document: Path) -> None:
+    expected = {"finish": (0, 20), "prepare": (0, 20), "validate": (10, 20), "outline": (10, 20), "preview": (10, 3)}
+    limits = WorkerLimits(page_cpu_seconds=3)
+    async with DocumentWorker(SystemClock(), limits, jobs="tests.testkit.busy_jobs") as worker:
+        for name, limits_of_child in expected.items():
+            job = asyncio.create_task(worker._run(dict, name, document, {"for_ever": True}))
+            async with asyncio.timeout(10):
+                while limits_of_child not in (told := {_limits_of(child) for child in _children_of(worker)}):
+                    assert len(told) <= 1
+                    await asyncio.sleep(0.02)
+            job.cancel()
+            await asyncio.gather(job, return_exceptions=True)
+            while _children_of(worker):
+                await asyncio.sleep(0.02)
+
+
+def _limits_of(child: str) -> tuple[int, int]:
+    """Niceness, and seconds of processor time (0 where it has not restricted itself yet)."""
+    (line,) = re.findall(r"Max cpu time +(\w+)", Path(f"/proc/{child}/limits").read_text())
+    niceness = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[16]
+    return int(niceness), int(line) if line.isdecimal() else 0
 
 
 async def test_the_forking_process_may_die(worker: DocumentWorker, document: Path) -> None:

@@ -12,7 +12,7 @@ from pyhanko.pdf_utils.writer import copy_into_new_writer
 
 from documents.model import FetchKind, Level, TrustMaterial
 from documents.pades.prepare import prepare
-from documents.validate import validate
+from documents.validate import FIELDS_LIMIT, validate
 from domain.errors import DocumentTooLarge, UnsupportedDocument
 from tests.testkit.documents import SAMPLES, fetch_of, options, plain_pdf, signed, trust_without_crls
 from tests.testkit.pki import Certified, InMemoryPKI
@@ -279,3 +279,26 @@ def test_later_evidence_is_no_change(b_b: bytes, pki: InMemoryPKI) -> None:
     assert len(later) > len(b_b)
     (one,) = validate(BytesIO(later), pki.trust, datetime.now(UTC)).signatures
     assert (one.indication, one.changed_since, one.covers_whole_document) == ("TOTAL-PASSED", False, False)
+
+
+def many_fields(document: bytes, count: int) -> bytes:
+    """The only signature of ``document``, shown by ``count`` fields more."""
+    out = BytesIO()
+    writer = IncrementalPdfFileWriter(BytesIO(document))
+    form = writer.root["/AcroForm"]
+    first = form["/Fields"][0]
+    for number in range(count):
+        field = {"/FT": generic.NameObject("/Sig"), "/T": generic.TextStringObject(f"more-{number}")}
+        made = generic.DictionaryObject({generic.NameObject(key): value for key, value in field.items()})
+        made[generic.NameObject("/V")] = first.raw_get("/V")
+        form["/Fields"].append(writer.add_object(made))
+    writer.update_container(form["/Fields"])
+    writer.write(out)
+    return out.getvalue()
+
+
+def test_signatures_are_counted_before_they_are_looked_at(b_b: bytes, pki: InMemoryPKI) -> None:
+    at = datetime.now(UTC)
+    assert len(validate(BytesIO(many_fields(b_b, FIELDS_LIMIT - 1)), pki.trust, at).signatures) == FIELDS_LIMIT
+    with pytest.raises(UnsupportedDocument, match="more signatures"):
+        validate(BytesIO(many_fields(b_b, FIELDS_LIMIT)), pki.trust, at)
