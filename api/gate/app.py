@@ -75,6 +75,7 @@ def create_app(
     if token_key is not None:
         app.state.look, app.state.token_key = pages.make_look(), token_key
         app.include_router(app.state.look.assets.router())
+        app.include_router(pages.anybody)
         app.include_router(pages.router)
     problems.install(app)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter
 
 from api.gate.endpoints import Relaying, RequestId
 from api.gate.schemas import OutBytes, RequestView
-from api.look.pages import Look, Page, PeopleRoute, look_of
+from api.look.pages import FrontRoute, Look, Page, PeopleRoute, look_of
 from api.look.sentences import all_sentences
 from domain.errors import NotFound
 from domain.items import Purpose
@@ -28,6 +29,7 @@ WEB = "web"
 _COORDINATE_BYTES = 32
 
 router = APIRouter(route_class=PeopleRoute, include_in_schema=False)
+anybody = APIRouter(route_class=FrontRoute, include_in_schema=False)
 
 
 def make_look() -> Look:
@@ -62,7 +64,7 @@ def _token_key(request: Request) -> dict[str, str]:
 TokenKey = Annotated[dict[str, str], Depends(_token_key)]
 
 
-@router.get("/")
+@anybody.api_route("/", methods=["GET", "HEAD"])
 async def home(request: Request) -> HTMLResponse:
     """What can be done at the gate."""
     return look_of(request.app).page(request, "home.html")
@@ -82,6 +84,9 @@ async def authorise(request_id: RequestId, request: Request, relaying: Relaying,
         "titles": [item.title for item in documents],
         "certificate": len(documents) < len(described.items),
         "named": described.citizen_named,
+        "approved": described.approved,
+        # To nowhere but where the core would send the browser with its code; without one, the edge shows the documents.
+        "back": f"{described.return_url}?{urlencode({'request': request_id})}",
         **_script_values(look.words(request), token_key),
     }
     return look.page(request, "authorise.html", values)
@@ -149,6 +154,10 @@ def _script_values(words: Page, token_key: Mapping[str, str]) -> dict[str, Any]:
         "show": words("Show"),
         "hide": words("Hide"),
         "rulesMet": words("The password meets the rules."),
+        "notNif": words(
+            "This NIF or NIE cannot be right: its letter does not go with its digits. Compare it with your identity "
+            "document."
+        ),
         "rulesNotMet": words("The password does not meet the rules yet."),
         "notYourName": words("The password must not contain your name, surnames or NIF. Please choose another one."),
         "no_network": words("There is no connection to the service. Check your network and try again."),

@@ -170,11 +170,15 @@ class PeopleRoute(APIRoute):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """As the base class, for those who take HTML."""
         accepted = next((value for name, value in scope.get("headers", ()) if name == b"accept"), b"")
-        if scope["type"] != "http" or b"text/html" not in accepted:
+        if scope["type"] != "http" or not self.takes_page(accepted):
             return Match.NONE, {}
         match, child = super().matches(scope)
         # Another method of this path may be another route's.
         return (match, child) if match is Match.FULL else (Match.NONE, {})
+
+    def takes_page(self, accepted: bytes) -> bool:
+        """Whether whoever sent this ``Accept`` shows pages."""
+        return b"text/html" in accepted
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The endpoint, and pages for its errors."""
@@ -192,3 +196,11 @@ class PeopleRoute(APIRoute):
                 return look.fault(request)
 
         return serving
+
+
+class FrontRoute(PeopleRoute):
+    """A page at an address that has nothing for programs: for everybody but those who ask for JSON alone."""
+
+    def takes_page(self, accepted: bytes) -> bool:
+        """Also where nothing is said, or everything is taken."""
+        return super().takes_page(accepted) or b"json" not in accepted

@@ -14,7 +14,7 @@ UPLOADS = frozenset({sign.UPLOAD_PATH, check.CHECK_PATH})
 
 def faces(look: Look) -> Sequence[APIRouter]:
     """What is asked before the endpoints for programs."""
-    return (look.assets.router(), sign.router, sign.pictures, check.router, verify.router, area.router)
+    return (look.assets.router(), sign.anybody, sign.router, sign.pictures, check.router, verify.router, area.router)
 
 
 def install(app: FastAPI, web: Web, look: Look) -> None:

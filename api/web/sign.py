@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse
 
 from api.look.languages import PARAMETER, language_of, remember
-from api.look.pages import PeopleRoute, look_of
+from api.look.pages import FrontRoute, PeopleRoute, look_of
 from api.look.sentences import sentence
 from api.transactions.model import PDF, UNDER_WAY, XML, DocumentState, Transaction, TransactionState, new_transaction
 from api.transactions.review import OpenElsewhere, Over, Review, Superseded, onward_url, parsed_code
@@ -34,6 +34,7 @@ from domain.items import Packaging, SignatureFormat
 UPLOAD_PATH = "/sign"
 
 router = APIRouter(route_class=PeopleRoute, include_in_schema=False)
+anybody = APIRouter(route_class=FrontRoute, include_in_schema=False)
 pictures = APIRouter(include_in_schema=False)
 
 LinkToken = Annotated[str, Path(max_length=64)]
@@ -42,7 +43,7 @@ Number = Annotated[int, Path(ge=1, le=100_000)]
 _SIGNED = (DocumentState.SIGNED, DocumentState.PARTIAL)
 
 
-@router.get("/")
+@anybody.api_route("/", methods=["GET", "HEAD"])
 async def choose(request: Request, provided: Provided) -> HTMLResponse:
     """Where people bring their documents."""
     answer = look_of(request.app).page(request, "choose.html", {**_limits(provided), "errors": []})
@@ -139,9 +140,15 @@ async def returned(
     request: Request,
     provided: Provided,
     request_id: Annotated[str, Query(alias="request", max_length=64)],
-    code: Annotated[str, Query(max_length=100)],
+    code: Annotated[str, Query(max_length=100)] = "",
 ) -> Response:
-    """The gate sent the browser back: sign, and go on; the code does not stay in the address."""
+    """The gate sent the browser back: sign, and go on; the code does not stay in the address.
+
+    Without a code nothing was approved, and the documents are shown again.
+    """
+    if not code:
+        link_token = await provided.approvals.link(request_id, request.cookies)
+        return RedirectResponse(f"/review/{link_token}", status_code=303)
     try:
         outcome = await provided.approvals.returned(request_id, parsed_code(code), request.cookies)
     except (ActivationError, StateConflict) as error:

@@ -1,6 +1,7 @@
 """The gate's scripts in a real browser: the bytes of core and client, and no key but one that the pinned key signed."""
 
 import json
+import string
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from api.gate.pages import make_look, token_key_jwk
 from authn.envelope import Envelope, EnvelopeContext, EnvelopePurpose, open_message
+from authn.registration.citizens import normalise_nif
+from authn.registration.person import check_nif
 from domain.errors import MalformedRequest
 from rubrica_client import jws as client_jws
 from tests.testkit.browser import chromium
@@ -234,3 +237,22 @@ def test_only_a_key_that_the_pinned_one_vouches_for_is_sealed_to(page):
 
 def point_of(private):
     return private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+
+def test_a_nif_is_judged_as_the_core_judges_it(page):
+    letters = string.ascii_uppercase
+    typed = [f"{first}1234567{letter}" for first in "0189XYZKLMABTÑ" for letter in letters]
+    typed += ["12.345.678-z", " x1234567 l", "1234567L", "123456789Z", "", "Z", "12345678"]
+
+    found = run(page, "const { isNif } = await use('canonical.js'); return given.map(isNif);", typed)
+
+    assert found == [as_the_core(each) for each in typed]
+    assert sum(found) == 10 + 2
+
+
+def as_the_core(typed):
+    try:
+        check_nif(normalise_nif(typed))
+    except MalformedRequest:
+        return False
+    return True

@@ -2,6 +2,8 @@
 // or whole number, an array of parts, or null for an absent one.
 
 const ABSENT = Uint8Array.of(0xff, 0xff, 0xff, 0xff);
+const NIF_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE";
+const NIF_FIRST = { X: "0", Y: "1", Z: "2", K: "", L: "", M: "" };
 const utf8 = new TextEncoder();
 
 export function concat(...pieces) {
@@ -98,6 +100,12 @@ export function unbase64url(text) {
 
 export function normalizedNif(nif) {
   return nif.toUpperCase().replace(/[^\p{L}\p{N}]/gu, "");
+}
+
+// Whether it has the shape of a natural person's NIF or NIE and the letter that goes with its digits.
+export function isNif(nif) {
+  const [, first, digits, letter] = /^([0-9XYZKLM])(\d{7})([A-Z])$/.exec(normalizedNif(nif)) ?? [];
+  return letter !== undefined && NIF_LETTERS[Number((NIF_FIRST[first] ?? first) + digits) % NIF_LETTERS.length] === letter;
 }
 
 export function normalizedPassword(password) {

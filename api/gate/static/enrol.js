@@ -136,6 +136,6 @@ function again(text) {
 
 root.querySelector("[data-again]").addEventListener("click", () => again(""));
 
-root.querySelector("[data-steps]").hidden = false;
+steps.start();
 if (pending) waitForCode();
 else steps.show("begin", { focus: false });

@@ -112,6 +112,6 @@ function beginAgain(text) {
 
 root.querySelector("[data-again]").addEventListener("click", () => beginAgain(""));
 
-root.querySelector("[data-steps]").hidden = false;
+steps.start();
 if (pending) waitForPin();
 else steps.show("begin", { focus: false });

@@ -1,5 +1,6 @@
 // A page of steps: one form is shown at a time, errors are told where the reader is, nothing is sent twice.
 
+import { isNif } from "./canonical.js";
 import { Problem } from "./relay.js";
 
 const RESEND_SECONDS = 30;
@@ -12,6 +13,12 @@ export class Steps {
     this.tokenKey = JSON.parse(root.dataset.tokenKey);
     this.status = root.querySelector("[data-status]");
     for (const button of root.querySelectorAll("[data-reveal]")) this.#revealing(button);
+  }
+
+  // Everything is in place: shows the steps instead of the notice that the page could not start.
+  start() {
+    this.root.querySelector("[data-unstarted]").remove();
+    this.root.querySelector("[data-steps]").hidden = false;
   }
 
   step(name) {
@@ -77,7 +84,7 @@ export class Steps {
     return this.texts[error.code] ?? this.sentences[error.code] ?? this.sentences[""];
   }
 
-  // Runs work when the form is sent and every field has something in it; work may throw Problem.
+  // Runs work when the form is sent, every field has something in it and a NIF has its letter; work may throw Problem.
   onSubmit(name, work) {
     const form = this.step(name).querySelector("form");
     const button = form.querySelector("button[type='submit']");
@@ -85,9 +92,13 @@ export class Steps {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       if (busy) return;
-      const empty = [...form.querySelectorAll("input[required]")].filter((field) => field.value.trim() === "");
-      if (empty.length) {
-        this.fail(name, empty.map((field) => ({ field: field.id, text: field.dataset.missing })));
+      const wrong = [];
+      for (const field of form.querySelectorAll("input[required]")) {
+        if (field.value.trim() === "") wrong.push({ field: field.id, text: field.dataset.missing });
+        else if (field.name === "nif" && !isNif(field.value)) wrong.push({ field: field.id, text: this.texts.notNif });
+      }
+      if (wrong.length) {
+        this.fail(name, wrong);
         return;
       }
       busy = true;
