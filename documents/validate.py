@@ -49,7 +49,6 @@ from documents.pades.evidence import gather
 from documents.pades.since import changed_since
 from documents.pades.source import (
     DEFAULT_LIMIT_BYTES,
-    NEITHER,
     TOO_MANY_SIGNATURES,
     check_size,
     open_for_reading,
@@ -117,7 +116,7 @@ def validate(
     """
     if xades_validate.begins_as_xml(document):
         return xades_validate.validate(document, trust, at, fetch, limit_bytes, content)
-    check_size(document, limit_bytes, otherwise=NEITHER)
+    check_size(document, limit_bytes)
     reader = open_for_reading(document)
     with parser_faults():
         circumstances = _Circumstances(trust, at, fetch, _embedded_evidence(reader))

@@ -1,5 +1,6 @@
 """From a file to a signature: choose, look, go to the gate, come back, download."""
 
+import asyncio
 import contextlib
 import secrets
 from pathlib import Path as FilePath
@@ -248,7 +249,10 @@ async def _to_sign(link_token: str, request: Request, provided: Web, opened: Rev
     shown = []
     for document in opened.transaction.documents:
         stored_id, _ = await provided.approvals.document(link_token, document.number, cookies)
-        shown.append((document, await _outlined(provided, provided.store.path(stored_id))))
+        path = provided.store.path(stored_id)
+        # Preparing adds to a PDF; an XML gets shorter by what no signature covers, and nothing else changes its length.
+        left_out = (await asyncio.to_thread(path.stat)).st_size < document.size_bytes
+        shown.append((document, left_out, await _outlined(provided, path)))
     language = language_of(request)
     values = {
         "link": f"/review/{link_token}",

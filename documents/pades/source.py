@@ -15,6 +15,7 @@ from pyhanko.sign.fields import MDPPerm
 from pyhanko.sign.general import SigningError
 
 from domain.errors import DocumentTooLarge, RubricaError, UnsupportedDocument
+from domain.xmldsig import begins_as_xml
 
 DEFAULT_LIMIT_BYTES = 100 * 1024 * 1024
 HEADER_WINDOW_BYTES = 1024
@@ -45,13 +46,8 @@ def parser_faults() -> Iterator[None]:
         raise UnsupportedDocument(BROKEN) from error
 
 
-def check_size(document: BinaryIO, limit_bytes: int, otherwise: str = NO_PDF) -> int:
+def check_size(document: BinaryIO, limit_bytes: int) -> int:
     """Length of the file in bytes.
-
-    Args:
-        document: Opened for reading.
-        limit_bytes: What it may have.
-        otherwise: The sentence for a file that is no PDF.
 
     Raises:
         UnsupportedDocument: It is empty, or does not begin as a PDF does.
@@ -63,8 +59,9 @@ def check_size(document: BinaryIO, limit_bytes: int, otherwise: str = NO_PDF) ->
     if size > limit_bytes:
         raise DocumentTooLarge(f"the document has {_mebibytes(size)} MiB; the limit is {_mebibytes(limit_bytes)} MiB")
     document.seek(0)
-    if b"%PDF-" not in document.read(HEADER_WINDOW_BYTES):
-        raise UnsupportedDocument(otherwise)
+    beginning = document.read(HEADER_WINDOW_BYTES)
+    if b"%PDF-" not in beginning:
+        raise UnsupportedDocument(NO_PDF if begins_as_xml(beginning) else NEITHER)
     document.seek(0)
     return size
 

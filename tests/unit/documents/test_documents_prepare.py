@@ -19,7 +19,7 @@ REASONS = {
     "certified-no-changes": "certified or locked",
     "empty": "empty",
     "needs-password": "needs a password",
-    "not-a-pdf": "not a PDF",
+    "not-a-pdf": "neither a PDF nor an XML",
     "owner-forbids": "author has forbidden",
     "truncated": "broken",
     "xfa": "dynamic form",
