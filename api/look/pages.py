@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from starlette.datastructures import URL
 from starlette.routing import Match
 from starlette.types import Scope
 
@@ -72,13 +73,20 @@ class Look:
         return Page(language, catalogue(language))
 
     def page(
-        self, request: Request, template: str, values: Mapping[str, Any] | None = None, *, status: int = 200
+        self,
+        request: Request,
+        template: str,
+        values: Mapping[str, Any] | None = None,
+        *,
+        status: int = 200,
+        address: str = "",
     ) -> HTMLResponse:
-        """A template as an answer."""
+        """A template as an answer; where a form was sent, ``address`` has in its query what shows it again."""
         language = language_of(request)
+        url = URL(address) if address else request.url
         switches = {
             # A query alone leads to the same address: a path that begins with // would lead to another host.
-            name: f"?{request.url.include_query_params(**{PARAMETER: name}).query}"
+            name: f"?{url.include_query_params(**{PARAMETER: name}).query}"
             for name in NAMES
         }
         text = (

@@ -8,6 +8,7 @@ from fastapi import Request, UploadFile
 from starlette.datastructures import UploadFile as AnyUpload
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from api.transactions.model import cleaned_title
 from domain.errors import DocumentTooLarge, MalformedRequest, NotPermitted
 from domain.xmldsig import BEGINNING_BYTES, begins_as_xml
 
@@ -18,6 +19,10 @@ DRAINED_BYTES = 1024 * 1024 * 1024
 answer. A longer one is answered at once."""
 _CHUNK_BYTES = 1024 * 1024
 _OWN = frozenset({"same-origin", "none", ""})
+
+
+class TooManyFiles(MalformedRequest):
+    """More than are taken at once."""
 
 
 def require_own_site(request: Request) -> None:
@@ -31,32 +36,40 @@ def require_own_site(request: Request) -> None:
 
 
 @asynccontextmanager
-async def files(request: Request, *, each_bytes: int, most: int) -> AsyncIterator[dict[str, list[UploadFile]]]:
+async def files(
+    request: Request, *, each_bytes: int, most: int, whole_bytes: int = 0
+) -> AsyncIterator[dict[str, list[UploadFile]]]:
     """The chosen files by field, while the block lasts.
 
     Args:
         request: The form.
         each_bytes: What a file may have. Of a longer one the first octets are kept, one more than this.
         most: So many files.
+        whole_bytes: What all of them may have; ``most`` times ``each_bytes`` where it is not given.
 
     Raises:
         NotPermitted: Another site's page sent it.
-        MalformedRequest: Not a form with files, or more than ``most``.
-        DocumentTooLarge: Over ``most`` times ``each_bytes`` in all.
+        MalformedRequest: Not a form with files.
+        TooManyFiles: More than ``most``.
+        DocumentTooLarge: Over ``whole_bytes``.
     """
     require_own_site(request)
     length = request.headers.get("content-length", "")
     if not length.isdecimal():
         raise MalformedRequest("a form says how long it is")
-    if int(length) > most * each_bytes + FORM_OVERHEAD_BYTES:
+    if int(length) > (whole_bytes or most * each_bytes) + FORM_OVERHEAD_BYTES:
         if int(length) <= DRAINED_BYTES:
             async for _ in request.stream():
                 pass
         raise DocumentTooLarge("the files are larger than this service takes")
     try:
         form = await _Parser(request, each_bytes, most).parse()
-    except (MultiPartException, KeyError):  # the latter without a Content-Type
-        raise MalformedRequest("this is not a form with files, or has too many") from None
+    except MultiPartException as error:
+        if "Too many files" in error.message:
+            raise TooManyFiles(f"a form has at most {most} files") from None
+        raise MalformedRequest("this is not a form with files") from None
+    except KeyError:  # without a Content-Type
+        raise MalformedRequest("this is not a form with files") from None
     try:
         found: dict[str, list[UploadFile]] = {}
         for name, value in form.multi_items():
@@ -93,10 +106,35 @@ async def octets(file: UploadFile) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def title_of(file: UploadFile) -> str:
-    """What a document is called: its file's name without folders and ending."""
-    name = PurePath((file.filename or "").replace("\\", "/")).name
-    return PurePath(name).stem or name or "?"
+def name_of(file: UploadFile) -> str:
+    """A file's name as its owner knows it.
+
+    Browsers escape these three signs, and no others (HTML, §4.10.22.8, multipart/form-data).
+    """
+    return (file.filename or "?").replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
+
+
+def title_of(file: UploadFile, untitled: str) -> str:
+    """What a document is called: its file's name without folders and ending.
+
+    Args:
+        file: The document.
+        untitled: What to call it where nothing of its name is left that could be seen, as of ``..pdf``.
+    """
+    name = PurePath(name_of(file).replace("\\", "/")).name
+    stem, dot, _ = name.rpartition(".")
+    title = (stem if dot else name).strip(". ")
+    try:
+        cleaned_title(title)
+    except MalformedRequest:
+        return untitled
+    return title
+
+
+async def is_pdf(file: UploadFile) -> bool:
+    """Whether it says so of itself where readers of PDF look for it."""
+    await file.seek(0)
+    return b"%PDF-" in await file.read(1024)
 
 
 async def is_xml(file: UploadFile) -> bool:

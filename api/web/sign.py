@@ -3,21 +3,23 @@
 import asyncio
 import contextlib
 import secrets
+from collections.abc import Sequence
 from pathlib import Path as FilePath
 from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Path, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse
+from pydantic import StringConstraints
 
-from api.look.languages import PARAMETER, language_of, remember
+from api.look.languages import NAMES, PARAMETER, language_of, remember
 from api.look.pages import FrontRoute, PeopleRoute, look_of
 from api.look.sentences import sentence
 from api.transactions.model import PDF, UNDER_WAY, XML, DocumentState, Transaction, TransactionState, new_transaction
 from api.transactions.review import OpenElsewhere, Over, Review, Superseded, onward_url, parsed_code
 from api.transactions.service import IdempotentPost, LinkHolder, draw_transaction_id, link_sha256
 from api.web.check import report_page
-from api.web.forms import files, is_xml, octets, require_own_site, title_of
+from api.web.forms import TooManyFiles, files, is_pdf, is_xml, name_of, octets, require_own_site, title_of
 from api.web.services import Provided, Web
 from documents.model import Outline
 from domain.algorithms import SignatureAlgorithm
@@ -33,12 +35,18 @@ from domain.errors import (
 from domain.items import Packaging, SignatureFormat
 
 UPLOAD_PATH = "/sign"
+MOST_AT_ONCE = 100
+"""Files in one form; they may make several approvals."""
 
 router = APIRouter(route_class=PeopleRoute, include_in_schema=False)
 anybody = APIRouter(route_class=FrontRoute, include_in_schema=False)
 pictures = APIRouter(include_in_schema=False)
 
-LinkToken = Annotated[str, Path(max_length=64)]
+LINK_CHARACTERS = 64
+LinkToken = Annotated[str, Path(max_length=LINK_CHARACTERS)]
+Approvals = Annotated[
+    Sequence[Annotated[str, StringConstraints(max_length=LINK_CHARACTERS)]], Query(max_length=MOST_AT_ONCE)
+]
 Number = Annotated[int, Path(ge=1, le=100_000)]
 
 _SIGNED = (DocumentState.SIGNED, DocumentState.PARTIAL)
@@ -53,9 +61,16 @@ async def choose(request: Request, provided: Provided) -> HTMLResponse:
 
 
 @router.get(UPLOAD_PATH)
-async def choose_again() -> RedirectResponse:
-    """Loading the upload's own address shows the form."""
-    return RedirectResponse("/", status_code=303)
+async def brought(request: Request, provided: Provided, approval: Approvals = ()) -> Response:
+    """What was brought where it takes several approvals; without any, the upload's own address shows the form."""
+    if approval:
+        answer: Response = await _kept(request, provided, approval, [])
+    else:
+        language = request.query_params.get(PARAMETER)
+        query = f"?{urlencode({PARAMETER: language})}" if language in NAMES else ""
+        answer = RedirectResponse(f"/{query}", status_code=303)
+    remember(request, answer)
+    return answer
 
 
 @router.post(UPLOAD_PATH)
@@ -63,34 +78,22 @@ async def bring(request: Request, provided: Provided) -> Response:
     """Take the files; what cannot be signed is told at once, and the rest is kept."""
     look = look_of(request.app)
     words = look.words(request)
-    limits = provided.transactions.limits
     try:
-        async with files(
-            request,
-            each_bytes=limits.citizen_bytes,
-            most=limits.citizen_documents,
-        ) as chosen:
-            documents = chosen.get("documents", [])
-            if not documents:
-                errors = [(words("Choose a file first."), "")]
-                return look.page(request, "choose.html", {**_limits(provided), "errors": errors}, status=400)
-            link_token, refused = await _taken(provided, documents)
+        links, told = await _received(request, provided)
+        status = 422
     except (DocumentTooLarge, MalformedRequest) as error:
-        large = isinstance(error, DocumentTooLarge)
-        too_large = words("What you chose is too large. What fits is said below.")
-        not_together = words(
-            "These files cannot be signed together: choose either PDF or XML files, and no more than is said below."
-        )
-        errors = [(too_large if large else not_together, "")]
-        status = 413 if large else 400
-        return look.page(request, "choose.html", {**_limits(provided), "errors": errors}, status=status)
-    told = [(name, look.explained(request, error)) for name, error in refused]
-    if not link_token:
-        return look.page(request, "choose.html", {**_limits(provided), "errors": told}, status=422)
-    if refused:
-        values = {"errors": told, "kept": len(documents) - len(refused), "review": f"/review/{link_token}"}
-        return look.page(request, "partly.html", values)
-    return RedirectResponse(f"/review/{link_token}", status_code=303)
+        links, status = [], 413 if isinstance(error, DocumentTooLarge) else 400
+        said = look.explained(request, error)
+        if isinstance(error, DocumentTooLarge):
+            said = words("What you chose is too large. What fits is said below.")
+        elif isinstance(error, TooManyFiles):
+            said = words("These are too many files for once. Choose at most {number}.").format(number=MOST_AT_ONCE)
+        told = [(said, "")]
+    if not links:
+        return look.page(request, "choose.html", {**_limits(provided), "errors": told}, status=status)
+    if told:
+        return await _kept(request, provided, links, told)
+    return RedirectResponse(f"/review/{links[0]}" if len(links) == 1 else _kept_address(links), status_code=303)
 
 
 @router.get("/review/{link_token}")
@@ -178,7 +181,9 @@ async def download(link_token: LinkToken, number: Number, request: Request, prov
     ending = "pdf" if document.signed_media_type == PDF else "xml"
     words = look_of(request.app).words(request)
     signed = words("signed")
-    name = f"{document.title.replace('/', ' ')}-{signed}.{ending}"
+    # A name that begins with a dot hides the file; without its dots nothing may be left.
+    title = document.title.replace("/", " ").strip(". ") or words("Document")
+    name = f"{title}-{signed}.{ending}"
     return FileResponse(path, media_type=document.signed_media_type, filename=name)
 
 
@@ -199,26 +204,86 @@ async def receipt(link_token: LinkToken, request: Request, provided: Provided) -
     return PlainTextResponse(provided.transactions.receipt(transaction), media_type="application/jose", headers=headers)
 
 
-async def _taken(provided: Web, documents: list[UploadFile]) -> tuple[str, list[tuple[str, RubricaError]]]:
-    """The link of a transaction with all that can be signed (empty where nothing can), and what cannot.
+async def _received(request: Request, provided: Web) -> tuple[list[str], list[tuple[str, str]]]:
+    """The links of what can be signed, one for each approval, and what is to be said of the rest.
 
     Raises:
-        MalformedRequest: PDF and XML in one list: an approval has one format.
+        MalformedRequest: Not a form with files, or too many.
+        DocumentTooLarge: Too much in all.
     """
-    xml = [await is_xml(file) for file in documents]
-    if any(xml) and not all(xml):
-        raise MalformedRequest("PDF and XML files at once")
-    link_token, refused = await _submitted(provided, documents, xml=xml[0])
+    look = look_of(request.app)
+    words = look.words(request)
+    limits = provided.transactions.limits
+    links: list[str] = []
+    told: list[tuple[str, str]] = []
+    async with files(
+        request,
+        each_bytes=limits.citizen_bytes,
+        most=MOST_AT_ONCE,
+        whole_bytes=limits.citizen_documents * limits.citizen_bytes,
+    ) as chosen:
+        documents = chosen.get("documents", [])
+        if not documents:
+            return [], [(words("Choose a file first."), "")]
+        for xml, together in await _approvals(documents, limits.citizen_documents):
+            link_token, errors = await _taken(provided, together, words("Document"), xml=xml)
+            links += [link_token] if link_token else []
+            told += [(name, look.explained(request, error)) for name, error in errors]
+    return links, told
+
+
+async def _approvals(documents: list[UploadFile], most: int) -> list[tuple[bool, list[UploadFile]]]:
+    """Which files go into one approval, and whether they are XML: an approval has one format and at most so many.
+
+    What is neither goes with the larger group, to be refused with the reason.
+    """
+    pdf: list[UploadFile] = []
+    xml: list[UploadFile] = []
+    neither: list[UploadFile] = []
+    for file in documents:
+        group = xml if await is_xml(file) else pdf if await is_pdf(file) else neither
+        group.append(file)
+    (xml if len(xml) > len(pdf) else pdf).extend(neither)
+    return [(group is xml, group[begin : begin + most]) for group in (pdf, xml) for begin in range(0, len(group), most)]
+
+
+def _kept_address(links: Sequence[str]) -> str:
+    return f"{UPLOAD_PATH}?{urlencode({'approval': links}, doseq=True)}"
+
+
+async def _kept(
+    request: Request, provided: Web, links: Sequence[str], errors: Sequence[tuple[str, str]]
+) -> HTMLResponse:
+    """What was brought and can be signed, by approval, and what cannot."""
+    approvals = [(link, (await provided.approvals.seen(link, request.cookies)).transaction) for link in links]
+    values = {
+        "errors": errors,
+        "approvals": approvals,
+        "mixed": len({transaction.format for _, transaction in approvals}) > 1,
+        "most": provided.transactions.limits.citizen_documents,
+    }
+    # In another language, or loaded again, it still has what was kept.
+    return look_of(request.app).page(request, "partly.html", values, address=_kept_address(links))
+
+
+async def _taken(
+    provided: Web, documents: list[UploadFile], untitled: str, *, xml: bool
+) -> tuple[str, list[tuple[str, RubricaError]]]:
+    """The link of a transaction with all that can be signed (empty where nothing can), and what cannot."""
+    titles = [title_of(file, untitled) for file in documents]
+    link_token, refused = await _submitted(provided, documents, titles, xml=xml)
     if refused and len(refused) < len(documents):
-        good = [file for at, file in enumerate(documents) if at not in refused]
-        link_token, _ = await _submitted(provided, good, xml=xml[0])
-    return link_token, [(documents[at].filename or "?", error) for at, error in refused.items()]
+        good = [at for at in range(len(documents)) if at not in refused]
+        link_token, _ = await _submitted(provided, [documents[at] for at in good], [titles[at] for at in good], xml=xml)
+    return link_token, [(name_of(documents[at]), error) for at, error in refused.items()]
 
 
-async def _submitted(provided: Web, documents: list[UploadFile], *, xml: bool) -> tuple[str, dict[int, RubricaError]]:
+async def _submitted(
+    provided: Web, documents: list[UploadFile], titles: list[str], *, xml: bool
+) -> tuple[str, dict[int, RubricaError]]:
     """One transaction of the citizen's own; if a document is refused, it is given up, and all refusals are told."""
     new = new_transaction(
-        titles=[title_of(file) for file in documents],
+        titles=titles,
         level="",
         signature_format=SignatureFormat.XADES if xml else SignatureFormat.PADES,
         packaging=Packaging.ENVELOPED,

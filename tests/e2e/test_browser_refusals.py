@@ -264,8 +264,6 @@ def test_an_agency_is_told_which_document_to_send_instead(service, citizen, tmp_
 def test_what_cannot_be_signed_is_told_at_once_and_the_rest_is_kept(service, visit, locale, tmp_path):
     visitor = visit(locale)
     page = visitor.page
-    plain = tmp_path / "plain.xml"
-    plain.write_text("<a/>")
 
     said = []
     for document in unsignable(tmp_path, 26 * 1024 * 1024):
@@ -276,9 +274,6 @@ def test_what_cannot_be_signed_is_told_at_once_and_the_rest_is_kept(service, vis
     assert len(set(said)) == len(said)
     visitor.look("sign-1-refused")
 
-    visitor.bring(service.running.edge, PDF, plain)
-    expect(page.locator("[role=alert] li")).to_have_count(1)
-    visitor.look("sign-1-mixed")
     visitor.bring(service.running.edge, PDF, REFUSED / "needs-password.pdf")
     expect(page.locator("[role=alert]")).to_contain_text("needs-password.pdf")
     visitor.look("sign-1-partly")
