@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from io import BytesIO
 from typing import Any
 
+from pyhanko.pdf_utils import generic
 from pyhanko.pdf_utils.decode_limits import DecodePurpose
 from pyhanko.pdf_utils.metadata.xmp_xml import parse_xmp
 from pyhanko.pdf_utils.reader import HistoricalResolver, PdfFileReader
@@ -66,7 +67,8 @@ class _SameMetadata(MetadataUpdateRule):
     """So do the XMP metadata."""
 
     def apply(self, old: HistoricalResolver, new: HistoricalResolver) -> Iterable[ReferenceUpdate]:
-        if _metadata(old) != _metadata(new):
+        before, after = _metadata_octets(old), _metadata_octets(new)
+        if before != after and _metadata(before) != _metadata(after):
             raise SuspiciousModification("the metadata were changed")
         yield from super().apply(old, new)
 
@@ -96,18 +98,24 @@ _EVIDENCE_ONLY = StandardDiffPolicy(
 
 def _information(revision: HistoricalResolver) -> Mapping[str, Any]:
     trailer = revision.trailer_view
-    # Its ``get`` would give the reference, not what it refers to.
-    found = trailer["/Info"] if "/Info" in trailer else {}  # noqa: SIM401 - see above
+    if "/Info" not in trailer:
+        return {}
+    found = trailer["/Info"]
+    if not isinstance(found, generic.DictionaryObject):
+        raise SuspiciousModification("the document information cannot be read")
     return {name: value for name, value in found.items() if name.removeprefix("/") not in _OF_THE_WRITER}
 
 
-def _metadata(revision: HistoricalResolver) -> Mapping[Any, Any]:
+def _metadata_octets(revision: HistoricalResolver) -> bytes:
     root = revision.root
-    if "/Metadata" not in root:
-        return {}
+    return bytes(root["/Metadata"].read_data(DecodePurpose.XMP_METADATA)) if "/Metadata" in root else b""
+
+
+def _metadata(octets: bytes) -> Mapping[Any, Any]:
     try:
-        structures = parse_xmp(BytesIO(root["/Metadata"].read_data(DecodePurpose.XMP_METADATA)))
-    except (ValueError, AttributeError) as error:
+        structures = parse_xmp(BytesIO(octets)) if octets else []
+    except Exception as error:
+        # Whatever a parser throws at a stranger's octets.
         raise SuspiciousModification("the metadata cannot be read") from error
     return {
         name: value for structure in structures for name, value in structure if name.local_name not in _OF_THE_WRITER

@@ -245,6 +245,13 @@ def other_metadata(writer: IncrementalPdfFileWriter) -> None:
     touched(writer)
 
 
+def metadata_that_are_none(writer: IncrementalPdfFileWriter) -> None:
+    names = {generic.pdf_name("/Type"): generic.pdf_name("/Metadata")}
+    odd = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a/></x:xmpmeta>'
+    writer.root["/Metadata"] = writer.add_object(generic.StreamObject(names, stream_data=odd))
+    touched(writer)
+
+
 def touched(writer: IncrementalPdfFileWriter) -> None:
     """Written once more as it is."""
     writer.update_root()
@@ -258,6 +265,7 @@ LATER: dict[str, Callable[[bytes], bytes]] = {
     "octets behind the end": lambda data: data + b"\n<html>I am another document</html>",
     "a title": lambda data: appended(data, another_title),
     "metadata": lambda data: appended(data, other_metadata),
+    "metadata that cannot be read": lambda data: appended(data, metadata_that_are_none),
     "an object": lambda data: appended(data, an_object_that_nothing_shows),
     "octets between revisions": lambda data: appended(data + b"something\n", touched),
 }
