@@ -132,6 +132,13 @@ def refused(_request: Request, problem: Exception) -> HTMLResponse:
     return page("No ha sido posible", f"<p>{escape(str(problem))}</p><p><a href='/'>Volver</a></p>", 409)
 
 
+@app.exception_handler(404)
+def missing(_request: Request, _error: Exception) -> HTMLResponse:
+    """Not this visitor's, or not there at all."""
+    body = "<p>No hay nada en esta dirección, o ninguna solicitud en este navegador.</p><p><a href='/'>Volver</a></p>"
+    return page("No encontrado", body, 404)
+
+
 def page(title: str, body: str, status: int = 200) -> HTMLResponse:
     """A page of this site."""
     headers = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "Cache-Control": "no-store"}

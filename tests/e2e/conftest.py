@@ -54,13 +54,26 @@ def browser():
         yield running
 
 
+@pytest.fixture(scope="module")
+def looked(request):
+    """What the tests of one file looked at, by name; where all of them ran and passed, each name in both languages."""
+    seen = {}
+    yield seen
+    options = request.config.option
+    some = options.keyword or getattr(options, "lf", False) or any("::" in each for each in request.config.args)
+    if not some and not request.session.testsfailed:
+        # The example of an agency's site is Spanish, as that agency is.
+        ours = {name: languages for name, languages in seen.items() if not name.startswith("example-")}
+        assert {name: languages for name, languages in ours.items() if languages != {"es", "en"}} == {}
+
+
 @pytest.fixture
-def visit(browser):
+def visit(browser, looked):
     """Opens browsers; no page of ours may have had an error in any of them, nor sent in clear what was typed."""
     opened = []
 
     def visiting(locale="es-ES", *, script=True):
-        opened.append(Visitor(browser, locale, SCREENSHOTS, script=script))
+        opened.append(Visitor(browser, locale, SCREENSHOTS, looked, script=script))
         return opened[-1]
 
     yield visiting

@@ -132,6 +132,44 @@ def test_the_example_of_a_site(service, visit, citizen, trust, tmp_path):
         assert stranger.context.request.get(f"{site}/{path}").status == 404
 
 
+def test_the_example_of_a_site_says_what_is_wrong(service, visit):
+    visitor, site = visit(), service.running.agency
+    visitor.page.goto(f"{site}/caso")
+    visitor.look("example-3-nothing")
+    visitor.page.goto(site)
+    visitor.page.fill("#nif", "<b>")
+    visitor.page.locator("button").click()
+    expect(visitor.page.locator("main")).to_contain_text("malformed_request")
+    visitor.look("example-4-refused")
+
+
+@pytest.mark.parametrize("locale", ["es-ES", "en-GB"])
+def test_the_inbox_brings_what_comes_without_a_reload(service, visit, locale):
+    visitor, inbox = visit(locale), service.running.inbox
+    page = visitor.page
+    text = f"Codigo {secrets.token_hex(8)}"
+    page.goto(inbox)
+    page.evaluate("self.stayed = true")
+    visitor.look("inbox-1")
+    before = page.locator("ol > li").count()
+    said = page.locator("[role=status]")
+    expect(said).to_have_text("")
+
+    sent = {"id": secrets.token_hex(8), "to": "+34612345678", "text": text}
+    httpx.post(f"{inbox}/messages", json=sent, trust_env=False).raise_for_status()
+
+    expect(page.locator("ol > li").first).to_contain_text(text, timeout=15_000)
+    expect(said).to_have_text(re.compile(r"\w+ \w+: 1$"))
+    expect(page.locator("ol > li")).to_have_count(before + 1)
+    assert page.evaluate("self.stayed")
+    visitor.look("inbox-2-more")
+    # Without JavaScript, by hand.
+    plain = visit(locale, script=False).page
+    plain.goto(inbox)
+    plain.locator("main a").click()
+    expect(plain.locator("ol > li").first).to_contain_text(text)
+
+
 def test_the_example_signs_an_upload_and_tells_refusals(service, citizen):
     with httpx.Client(base_url=service.running.agency, trust_env=False) as visitor:
         data = {"nif": citizen.person.nif}

@@ -10,14 +10,16 @@ from tests.testkit.outages import pki_stopped, standing_still, token_away
 
 
 def test_a_core_that_hangs_loses_nothing(service, visit, citizen):
-    visitor = visit()
-    with asked(service, citizen) as case:
+    visitor, english = visit(), visit("en-GB")
+    with asked(service, citizen) as another, asked(service, citizen) as case:
+        another.to_the_gate(english)
         case.to_the_gate(visitor)
         with standing_still(service, "core"):
-            visitor.type_password(citizen.person.nif, citizen.person.password)
-            shown = visitor.page.locator("[data-step='password'] [data-errors] li")
-            expect(shown).to_contain_text("no responde", timeout=60_000)
-            visitor.look("authorise-6-core-away")
+            for one, told in ((visitor, "no responde"), (english, "does not answer")):
+                one.type_password(citizen.person.nif, citizen.person.password)
+                shown = one.page.locator("[data-step='password'] [data-errors] li")
+                expect(shown).to_contain_text(told, timeout=60_000)
+                one.look("authorise-6-core-away")
 
         # The password field was left as it was.
         visitor.page.locator("[data-step='password'] button[type=submit]").click()
@@ -25,16 +27,21 @@ def test_a_core_that_hangs_loses_nothing(service, visit, citizen):
 
 
 def test_a_token_that_is_gone_is_waited_for(service, visit, citizen):
-    visitor = visit()
+    visitor, english = visit(), visit("en-GB")
     page = visitor.page
-    with asked(service, citizen) as case:
+    with asked(service, citizen) as another, asked(service, citizen) as case:
+        another.to_the_gate(english)
         case.to_the_gate(visitor)
         with token_away(service):
-            visitor.type_password(citizen.person.nif, citizen.person.password)
-            shown = page.locator("[data-step='password'] [data-errors] li")
-            expect(shown).to_contain_text("El dispositivo de firma no responde", timeout=60_000)
-            expect(shown).to_contain_text("Pruebe otra vez")
-            visitor.look("authorise-8-token-away")
+            for one, told, advice in (
+                (visitor, "El dispositivo de firma no responde", "Pruebe otra vez"),
+                (english, "The signing device does not answer", "try again"),
+            ):
+                one.type_password(citizen.person.nif, citizen.person.password)
+                shown = one.page.locator("[data-step='password'] [data-errors] li")
+                expect(shown).to_contain_text(told, timeout=60_000)
+                expect(shown).to_contain_text(advice)
+                one.look("authorise-8-token-away")
             assert (case.seen, case.signed) == (TO_REVIEW, 0)
         expect(page.locator("#password")).to_have_value(citizen.person.password)
         press_until_it_goes(page, "[data-step='password'] button[type=submit]", "[data-step='code']")
@@ -46,7 +53,7 @@ def test_a_token_that_is_gone_is_waited_for(service, visit, citizen):
             visitor.type_code(code)
             page.wait_for_url(case.review_url, timeout=60_000)
             expect(page.locator("main")).to_contain_text("Ya lo ha aprobado y no tiene que hacerlo otra vez")
-            visitor.look("sign-3-under-way")
+            visitor.look_in_both("sign-3-under-way")
             assert case.seen == ("APPROVED", "PREPARED", "wait")
             assert case.signed == 0
         for _ in range(40):
@@ -86,7 +93,7 @@ def test_a_timestamp_authority_that_is_stopped_is_waited_for_without_the_citizen
                 page.wait_for_timeout(1000)
                 page.reload()
             expect(page.locator(".notice.warning")).to_contain_text("seguimos intentándolo")
-            visitor.look("sign-3-late")
+            visitor.look_in_both("sign-3-late")
             # It is signed, and can be collected; what is missing comes without anybody's doing.
             assert case.seen == ("DONE", "PARTIAL", "collect")
             early = downloaded(visitor, DOWNLOAD, tmp_path / "early.pdf")

@@ -33,12 +33,12 @@ def test_without_javascript_the_gate_says_what_is_needed(service, visit, locale)
     expect(page.locator("noscript .notice")).to_contain_text("JavaScript")
     expect(page.locator("#password")).to_be_hidden()
     expect(page.locator("[data-title]")).to_have_text([PDF.stem])
-    visitor.picture("noscript-authorise")
+    visitor.look("noscript-authorise")
     for path, field in (("activate", "#code"), ("password", "#old")):
         page.goto(f"{service.running.gate}/{path}")
         expect(page.locator("noscript .notice")).to_contain_text("JavaScript")
         expect(page.locator(field)).to_be_hidden()
-        visitor.picture(f"noscript-{path}")
+        visitor.look(f"noscript-{path}")
 
 
 TYPE_AGAIN = {"es-ES": "escriba otra vez el código", "en-GB": "type the code again"}
@@ -85,9 +85,13 @@ def three_codes_fail(visitor):
         expect(visitor.page.locator("[data-errors]:visible")).to_be_focused()
 
 
-def test_too_many_wrong_passwords_block_and_the_citizen_is_told_by_sms(service, visit):
+PERHAPS_WRONG = {"es-ES": "Quizá algún dato estaba mal", "en-GB": "something that you typed may have been wrong"}
+
+
+@pytest.mark.parametrize("locale", LANGUAGES)
+def test_too_many_wrong_passwords_block_and_the_citizen_is_told_by_sms(service, visit, locale):
     citizen = service.citizen()
-    visitor = visit()
+    visitor = visit(locale)
     page = visitor.page
     with asked(service, citizen) as case:
         case.to_the_gate(visitor)
@@ -99,9 +103,9 @@ def test_too_many_wrong_passwords_block_and_the_citizen_is_told_by_sms(service, 
         visitor.type_password(citizen.person.nif, citizen.person.password)
         with pytest.raises(NoMessage):
             citizen.phone.code(visitor.reference(), wait_seconds=1)
-        expect(page.get_by_text("Quizá algún dato estaba mal")).to_be_visible()
+        expect(page.get_by_text(PERHAPS_WRONG[locale])).to_be_visible()
         three_codes_fail(visitor)
-        assert START_AGAIN["es-ES"] in told(visitor)
+        assert START_AGAIN[locale] in told(visitor)
         visitor.look("authorise-7-blocked")
         assert (case.seen, case.signed) == (TO_REVIEW, 0)
         # Whoever it was: the citizen alone learns of it, on the phone, and what to do.
@@ -154,7 +158,7 @@ def test_a_strangers_link_opened_by_the_citizen_signs_nothing_of_the_stranger(se
     visitor.type_code(citizen.phone.code(visitor.reference()))
     visitor.page.wait_for_url(f"{service.running.edge}/return?*")
     expect(visitor.page.locator("[role=alert]")).to_contain_text("Abra otra vez el enlace")
-    visitor.look("error-return")
+    visitor.look_in_both("error-return")
     visitor.page.reload()
     assert signatures(service) == before
     # The stranger has not gained anything either: the document still waits for an approval.
@@ -340,7 +344,7 @@ def test_a_certificate_revoked_in_the_last_moment_signs_nothing(service, visit):
         page.route("**/return?*", revoke_first, times=1)
         visitor.type_code(code)
         page.wait_for_url(f"{service.running.edge}/**")
-        visitor.look("sign-3-revoked")
+        visitor.look_in_both("sign-3-revoked")
         assert case.signed == 0
         # The documents are still there: approved anew, they are signed with a new certificate.
         page.locator(".actions .button").first.click()

@@ -11,7 +11,6 @@ from playwright.sync_api import expect
 
 from rubrica.phone import NoMessage
 from tests.e2e.test_browser import LANGUAGES, PDF
-from tests.testkit.browser import DESK, PHONE, violations
 
 WRONG_PIN = "222222"
 ACCESS_CODE = "g4To"
@@ -25,14 +24,6 @@ def in_the_core(service, statement):
     with contextlib.closing(sqlite3.connect(service.running.state / "core" / "core.sqlite", timeout=20)) as database:
         database.execute(statement)
         database.commit()
-
-
-def look(visitor, name):
-    """Pictures, and axe at both sizes."""
-    visitor.look(name)
-    visitor.page.set_viewport_size(PHONE)
-    assert violations(visitor.page) == []
-    visitor.page.set_viewport_size(DESK)
 
 
 def to_the_gate(visitor, service):
@@ -74,7 +65,7 @@ def see_inside(visitor, person):
     expect(main).to_contain_text(re.compile(r"\*{3,4}\d{4}\*+"))
     expect(main).to_contain_text("Ayuntamiento de Pruebas")
     expect(main).to_contain_text(PDF.stem)
-    look(visitor, "area-2-inside")
+    visitor.look("area-2-inside")
     shown = page.content()
     assert person.nif not in shown
     assert person.phone not in shown
@@ -86,7 +77,7 @@ def leave(visitor, service):
     page.locator("form button").click()
     page.wait_for_url("**/area?left=true")
     expect(page.locator("main [role=status]")).to_be_visible()
-    look(visitor, "area-3-left")
+    visitor.look("area-3-left")
     page.goto(f"{service.running.edge}/area")
     expect(page.locator("main a[href='/area/enter']")).to_be_visible()
 
@@ -122,24 +113,24 @@ def test_a_citizen_sees_what_is_theirs(service, visit, locale, tmp_path):
 
     page.goto(service.running.edge)
     page.locator("footer a[href='/area']").click()
-    look(visitor, "area-1-way-in")
+    visitor.look("area-1-way-in")
     to_the_gate(visitor, service)
-    look(visitor, "pin-1-data")
+    visitor.look("pin-1-data")
     page.locator("[data-step='begin'] button[type=submit]").click()
     expect(page.locator("[data-step='begin'] [data-list] li")).to_have_count(3)
-    look(visitor, "pin-2-missing")
+    visitor.look("pin-2-missing")
     page.fill("#nif", citizen.person.nif)
     page.fill("#email", citizen.person.email)
     page.fill("#chosen", "ñu1")
     page.locator("[data-step='begin'] button[type=submit]").click()
     expect(page.locator("#chosen-error")).not_to_be_empty()
     reference = ask(visitor, citizen.person)
-    look(visitor, "pin-3-pin")
+    visitor.look("pin-3-pin")
     pin = citizen.phone.code(reference)
     answer(visitor, WRONG_PIN)
     expect(page.locator("[data-step='code'] [data-errors]")).to_be_focused()
     expect(page.locator("[data-fill='tries']")).to_contain_text("2")
-    look(visitor, "pin-4-wrong")
+    visitor.look("pin-4-wrong")
     page.reload()  # the access code is gone with the page, the way is not
     assert visitor.reference() == reference
     page.fill("#again", ACCESS_CODE)
@@ -183,7 +174,7 @@ def test_the_return_address_is_good_once_and_in_one_browser(service, visit, loca
         one.page.goto(return_url)
         expect(one.page.locator(".notice.bad")).to_be_visible()
         expect(one.page.locator("main")).not_to_contain_text("Ayuntamiento")
-    look(stranger, "area-4-refused")
+    stranger.look("area-4-refused")
     # A stranger who began a login of their own gets nothing out of somebody else's token either.
     to_the_gate(stranger, service)
     stranger.page.goto(return_url)
@@ -203,7 +194,7 @@ def test_a_login_that_the_core_no_longer_has_shows_nothing(service, visit, local
 
     expect(visitor.page.locator("main a[href='/area/enter']")).to_be_visible()
     expect(visitor.page.locator("main")).not_to_contain_text("***")
-    look(visitor, "area-5-over")
+    visitor.look("area-5-over")
 
 
 @pytest.mark.parametrize("locale", LANGUAGES)
@@ -222,7 +213,7 @@ def test_three_wrong_pins_end_this_one(service, visit, locale):
         expect(page.locator("#pin")).to_have_value("")
     answer(visitor, WRONG_PIN)
     expect(page.locator("[data-step='begin'] [data-errors]")).to_be_focused()
-    look(visitor, "pin-5-tries-over")
+    visitor.look("pin-5-tries-over")
     reference = ask(visitor, citizen.person)
     answer(visitor, first)  # the PIN of the message before
     expect(page.locator("[data-step='code'] [data-errors]")).to_be_focused()
@@ -243,7 +234,7 @@ def test_a_pin_whose_time_is_over_is_told_as_such(service, visit, locale):
 
     expect(page.locator("[data-step='begin'] [data-errors]")).to_be_focused()
     expect(page.locator("[data-step='begin'] [data-list]")).to_contain_text(OVER[locale])
-    look(visitor, "pin-6-expired")
+    visitor.look("pin-6-expired")
     answer(visitor, citizen.phone.code(ask(visitor, citizen.person)))
     page.wait_for_url(f"{service.running.edge}/area")
 
@@ -293,7 +284,7 @@ def test_by_keyboard_alone(service, visit, locale):
     page.wait_for_url(f"{service.running.edge}/area")
     expect(page.locator("main h1")).to_be_visible()
     # A citizen who never signed is told so, and what comes next.
-    look(visitor, "area-6-nothing-yet")
+    visitor.look("area-6-nothing-yet")
     page.locator("form button").focus()
     keyboard.press("Enter")
     page.wait_for_url("**/area?left=true")

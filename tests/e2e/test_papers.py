@@ -9,7 +9,6 @@ from playwright.sync_api import expect
 
 from domain.codes import BASE32, is_code, normalise_code
 from rubrica.newcomer import Citizen
-from tests.testkit.browser import DESK, PHONE, violations
 from tests.testkit.desk import csv_on, text_of
 
 PLACES = itertools.count(1)
@@ -19,14 +18,6 @@ WORDS = {
     "es-ES": ("Resguardo de registro", "Aceptación de las condiciones", "no ha emitido ningún"),
     "en-GB": ("Receipt of registration", "Acceptance of the conditions", "has issued no paper"),
 }
-
-
-def look(visitor, name):
-    """Pictures, and axe at both sizes."""
-    visitor.look(name)
-    visitor.page.set_viewport_size(PHONE)
-    assert violations(visitor.page) == []
-    visitor.page.set_viewport_size(DESK)
 
 
 def from_elsewhere(visitor):
@@ -79,24 +70,23 @@ def test_a_paper_is_checked_by_its_code(service, desk, visit, locale, script):
     changed, checked = neighbours(code)
     visitor = from_elsewhere(visit(locale, script=script))
     page, main = visitor.page, visitor.page.locator("main")
-    # axe is a script itself.
-    see = look if script else lambda visitor, name: visitor.picture(f"{name}-no-script")
+    kind = "" if script else "-no-script"
 
     page.goto(service.running.edge)
     page.locator("footer a[href='/validate']").click()
     page.locator("main a[href='/verify']").click()
-    see(visitor, "verify-1-form")
+    visitor.look(f"verify-1-form{kind}")
     ask(visitor, changed)
     expect(main.locator("[role=alert]")).to_have_count(1)
     expect(page.locator("#code")).to_have_value(changed)
-    see(visitor, "verify-2-mistyped")
+    visitor.look(f"verify-2-mistyped{kind}")
     ask(visitor, checked)
     expect(main).to_contain_text(unknown_word)
-    see(visitor, "verify-3-unknown")
+    visitor.look(f"verify-3-unknown{kind}")
     ask(visitor, code.lower().replace("-", " ").replace("0", "o"))
     expect(main.locator(".notice.good")).to_be_visible()
     expect(main).to_contain_text(receipt_word)
-    see(visitor, "verify-4-known")
+    visitor.look(f"verify-4-known{kind}")
 
     shown = page.content()
     personal = (person.nif, person.phone, person.email, "Núñez", papers.code, csv_on(others.receipt), code)
@@ -128,4 +118,4 @@ def test_whoever_asks_too_often_waits(service, visit, locale):
     assert 0 < int(answered.value.headers["retry-after"]) <= 60
     expect(page.locator("main [role=alert]")).to_be_visible()
     expect(page.locator("#code")).to_have_value(unknown)
-    look(visitor, "verify-5-too-often")
+    visitor.look("verify-5-too-often")

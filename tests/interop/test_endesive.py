@@ -1,7 +1,5 @@
 """endesive, which shares no code of PDF or CMS with us, on what we sign."""
 
-import json
-import subprocess
 from io import BytesIO
 
 import pytest
@@ -11,11 +9,10 @@ from pyhanko.pdf_utils.reader import PdfFileReader
 
 from documents.model import Level
 from tests.testkit.documents import good_samples, plain_pdf, signed
-from tests.testkit.dss import INTEROP, prepare_judges
-from tests.testkit.pki import PROJECT, InMemoryPKI
+from tests.testkit.dss import prepare_judges
+from tests.testkit.pki import InMemoryPKI
+from tests.testkit.second_opinions import endesive
 
-PYTHON = PROJECT / "var" / "interop" / "endesive-venv" / "bin" / "python"
-KEPT = PROJECT / "var" / "interop" / "endesive"
 STRANGERS = ("signed-before", "signed-certified-forms")
 """Samples that somebody signed before us."""
 DOCUMENT_TIMESTAMP = {
@@ -42,28 +39,12 @@ def citizens_signature(*, stamped):
 @pytest.fixture(scope="module", autouse=True)
 def _prepared():
     prepare_judges()
-    KEPT.mkdir(parents=True, exist_ok=True)
-
-
-def judge(root, case, files):
-    """What endesive says of each of ``files`` (name: bytes); kept with them in ``var/interop/endesive``."""
-    folder = KEPT / case
-    folder.mkdir(exist_ok=True)
-    for name, data in files.items():
-        (folder / f"{name}.pdf").write_bytes(data)
-    paths = [folder / f"{name}.pdf" for name in files]
-    done = subprocess.run(
-        [PYTHON, INTEROP / "endesive" / "verdict.py", root, *paths], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    (folder / "verdict.json").write_text(done.stdout)
-    return dict(zip(files, json.loads(done.stdout), strict=True))
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256"])
 def test_every_level(algorithm, pki, citizens):
     files = {level.value: signed(plain_pdf(), pki, citizens[algorithm], level) for level in Level}
-    assert judge(pki.folder / "root.pem", f"levels-{algorithm}", files) == {
+    assert endesive(pki.folder / "root.pem", f"levels-{algorithm}", files) == {
         "B-B": [citizens_signature(stamped=False)],
         "B-T": [citizens_signature(stamped=True)],
         "B-LT": [citizens_signature(stamped=True)],
@@ -73,7 +54,7 @@ def test_every_level(algorithm, pki, citizens):
 
 def test_every_producer(pki, citizens):
     files = {path.stem: signed(path.read_bytes(), pki, citizens["ES256"], Level.B_LTA) for path in good_samples()}
-    verdicts = judge(pki.folder / "root.pem", "producers", files)
+    verdicts = endesive(pki.folder / "root.pem", "producers", files)
     assert {name: verdict[-2:] for name, verdict in verdicts.items()} == {
         name: [citizens_signature(stamped=True), DOCUMENT_TIMESTAMP] for name in files
     }
@@ -83,7 +64,7 @@ def test_every_producer(pki, citizens):
 def test_a_flipped_byte(pki, citizens):
     data = bytearray(signed(plain_pdf(), pki, citizens["RS256"], Level.B_B))
     data[data.index(b"stream") + 12] ^= 1
-    ((one,),) = judge(pki.folder / "root.pem", "flipped", {"twin": bytes(data)}).values()
+    ((one,),) = endesive(pki.folder / "root.pem", "flipped", {"twin": bytes(data)}).values()
     assert one["hash"] is False
 
 
@@ -92,7 +73,7 @@ def test_a_flipped_bit_of_the_signature_value(pki, citizens):
     contents = bytes(PdfFileReader(BytesIO(data)).embedded_regular_signatures[0].pkcs7_content).rstrip(b"\0")
     last_digit = data.lower().index(contents[-16:].hex().encode()) + 31
     data[last_digit : last_digit + 1] = b"0" if data[last_digit : last_digit + 1] != b"0" else b"1"
-    ((one,),) = judge(pki.folder / "root.pem", "value", {"twin": bytes(data)}).values()
+    ((one,),) = endesive(pki.folder / "root.pem", "value", {"twin": bytes(data)}).values()
     assert (one["hash"], one["signature"]) == (True, False)
 
 
@@ -100,5 +81,5 @@ def test_a_strangers_root(pki, citizens, tmp_path):
     stranger = x509.load_der_x509_certificate(InMemoryPKI().root)
     (tmp_path / "root.pem").write_bytes(stranger.public_bytes(Encoding.PEM))
     data = signed(plain_pdf(), pki, citizens["ES256"], Level.B_B)
-    ((one,),) = judge(tmp_path / "root.pem", "stranger", {"twin": data}).values()
+    ((one,),) = endesive(tmp_path / "root.pem", "stranger", {"twin": data}).values()
     assert (one["hash"], one["signature"], one["certificate"]) == (True, True, False)

@@ -4,7 +4,7 @@ import base64
 import contextlib
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +39,10 @@ FLAGS = (
 PHONE: ViewportSize = {"width": 390, "height": 844}
 DESK: ViewportSize = {"width": 1280, "height": 900}
 _ESCAPED = re.compile(rb'\\(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2})|(["\\/]))')
+SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL)
+SHAPE = """() => [...document.querySelectorAll("main *")].filter(each => each.checkVisibility())
+    .map(each => `${each.tagName}#${each.id}.${each.className}`).join(" ")"""
+"""What a page shows, whatever its language."""
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -129,8 +133,8 @@ class Trouble:
             self.found.append(f"{page.url}: {message.text}")
 
 
-def shoot(page: Page, folder: Path, name: str) -> None:
-    """The page at both sizes, whole."""
+def shoot(page: Page, folder: Path, name: str, *, judged: bool = True) -> None:
+    """The page at both sizes, whole; each of them ``judged`` by axe, which needs JavaScript."""
     folder.mkdir(parents=True, exist_ok=True)
     before = page.viewport_size
     for size, label in ((PHONE, "phone"), (DESK, "desk")):
@@ -145,6 +149,7 @@ def shoot(page: Page, folder: Path, name: str) -> None:
             picture.scroll_into_view_if_needed()
         page.evaluate("scrollTo(0, 0)")
         page.screenshot(path=folder / f"{name}-{label}.png", full_page=True)
+        assert not judged or violations(page) == [], f"{name} on a {label}"
     if before is not None:
         page.set_viewport_size(before)
 
@@ -210,13 +215,22 @@ def _load(url: str, cookies: dict[str, str]) -> tuple[int, str]:
 class Visitor:
     """One browser with cookies of its own, and what can be done with it on our pages."""
 
-    def __init__(self, browser: Browser, locale: str, pictures: Path, *, script: bool = True) -> None:
+    def __init__(
+        self,
+        browser: Browser,
+        locale: str,
+        pictures: Path,
+        looked: MutableMapping[str, set[str]],
+        *,
+        script: bool = True,
+    ) -> None:
         """Open it.
 
         Args:
             browser: Chromium.
             locale: Of the person.
             pictures: Where screenshots go.
+            looked: Takes the languages in which each page was looked at, by the page's name.
             script: Whether JavaScript is on.
         """
         self.context = browser.new_context(
@@ -229,17 +243,42 @@ class Visitor:
         self.page: Page = self.context.new_page()
         self.sent.watch(self.context, self.page)
         self.trouble.watch(self.page)
-        self._pictures = pictures
+        self._browser, self._script = browser, script
+        self._pictures, self._looked = pictures, looked
 
     def look(self, name: str) -> None:
-        """Take pictures and let axe judge the page."""
-        self.picture(name)
+        """Take pictures and let axe judge the page, at both sizes."""
         assert self.page.locator("html").get_attribute("lang") == self.language
-        assert violations(self.page) == []
+        if self._script:
+            shoot(self.page, self._pictures, f"{name}-{self.language}")
+        else:
+            shoot(self.page, self._pictures, f"{name}-{self.language}", judged=False)
+            self._judge_a_copy()
+        self._looked.setdefault(name, set()).add(self.language)
 
-    def picture(self, name: str) -> None:
-        """Take pictures at both sizes."""
-        shoot(self.page, self._pictures, f"{name}-{self.language}")
+    def _judge_a_copy(self) -> None:
+        """axe is a script itself: it judges what a page without scripts shows where scripts may run."""
+        text = SCRIPT.sub("", self.page.content()).replace("noscript", "div")
+        with contextlib.closing(self._browser.new_context(viewport=DESK)) as context:
+            copy = context.new_page()
+            copy.route(self.page.url, lambda route: route.fulfill(body=text, content_type="text/html; charset=utf-8"))
+            copy.goto(self.page.url)
+            for size in (PHONE, DESK):
+                copy.set_viewport_size(size)
+                assert violations(copy) == [], self.page.url
+
+    def look_in_both(self, name: str) -> None:
+        """Look at the page, then by its own links in the other language and back; what it shows has to stay."""
+        shape = self.page.evaluate(SHAPE)
+        self.look(name)
+        own = self.language
+        for language in [*sorted({"es", "en"} - {own}), own]:
+            self.page.locator(f"header a[hreflang={language}]").click()
+            expect(self.page.locator("html")).to_have_attribute("lang", language)
+            self.page.wait_for_function(f"before => ({SHAPE})() === before", arg=shape)
+            self.language = language
+            if language != own:
+                self.look(name)
 
     def bring(self, edge: str, *documents: Path) -> None:
         """Upload files at the edge."""
@@ -276,5 +315,5 @@ class Visitor:
 
 def violations(page: Page) -> list[tuple[str, list[str]]]:
     """What axe finds against WCAG 2.2 AA and its own best practice."""
-    found = Axe().run(page, options={"runOnly": RULES}).response["violations"]
+    found = Axe().run(page, options={"runOnly": RULES, "resultTypes": ["violations"]}).response["violations"]
     return [(each["id"], [str(node["target"]) for node in each["nodes"]]) for each in found]

@@ -2,11 +2,12 @@
 
 import asyncio
 import hashlib
+import re
 from base64 import b64encode
 from html import escape
 from typing import Annotated
 
-from fastapi import FastAPI, Query, Response
+from fastapi import FastAPI, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from authn.messages.inbox.store import InboxStore, Received
@@ -14,11 +15,48 @@ from authn.messages.inbox.store import InboxStore, Received
 _STYLE = (
     "body{font:1rem/1.5 system-ui,sans-serif;max-width:40rem;margin:2rem auto;padding:0 1rem}"
     "li{margin:1rem 0;padding:1rem;border:1px solid GrayText;border-radius:.5rem;list-style:none}"
-    "ol{padding:0}pre{font:inherit;white-space:pre-wrap;overflow-wrap:anywhere;margin:.5rem 0 0}"
+    "ol{padding:0}ol:not(:empty)+p{display:none}[role=status]{font-weight:bold}"
+    "pre{font:inherit;white-space:pre-wrap;overflow-wrap:anywhere;margin:.5rem 0 0}"
 )
+# New messages are put on top and told of; what is being read, copied or focused stays where it is.
+_SCRIPT = """
+const shown = document.querySelector("ol"), said = document.querySelector("[role=status]");
+setInterval(async () => {
+  const answer = await fetch("/").catch(() => null);
+  if (!answer || !answer.ok) return;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const fresh = [...page.querySelectorAll("ol > li")];
+  const more = fresh.slice(0, fresh.length - shown.children.length);
+  if (!more.length) return;
+  shown.prepend(...more);
+  said.textContent = `${said.dataset.new}: ${more.length}`;
+}, 3000);
+"""
+_TEXTS = {
+    "es": {
+        "title": "Mensajes",
+        "about": "Solo para desarrollo: cada SMS que ha enviado el servicio, el más reciente primero.",
+        "again": "Mirar otra vez",
+        "none": "Todavía no hay ninguno.",
+        "new": "Mensajes nuevos",
+    },
+    "en": {
+        "title": "Inbox",
+        "about": "Development only: every SMS that the service sent, newest first.",
+        "again": "Look again",
+        "none": "Nothing yet.",
+        "new": "New messages",
+    },
+}
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
 _POLICY = (
-    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    f"style-src 'sha256-{b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; connect-src 'self'; "
+    f"style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}"
 )
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
@@ -69,22 +107,25 @@ def create_app(store: InboxStore) -> FastAPI:
         ]
 
     @app.get("/")
-    async def as_page() -> Response:
-        return Response(_page(store.messages()), media_type="text/html", headers=_HEADERS)
+    async def as_page(accept_language: Annotated[str, Header()] = "") -> Response:
+        asked = re.findall(r"\b(?:es|en)\b", accept_language)
+        language = asked[0] if asked else "es"
+        return Response(_page(store.messages(), language), media_type="text/html", headers=_HEADERS)
 
     return app
 
 
-def _page(messages: list[Received]) -> str:
+def _page(messages: list[Received], language: str) -> str:
+    texts = _TEXTS[language]
     shown = "".join(
         f"<li><strong>{escape(message.to)}</strong> <time>{escape(message.time)}</time>"
         f"<pre>{escape(message.text)}</pre></li>"
         for message in reversed(messages)
     )
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><title>Inbox</title><style>{_STYLE}</style></head><body><main><h1>Inbox</h1>'
-        "<p>Development only: every SMS that the service sent, newest first.</p>"
-        f"{f'<ol>{shown}</ol>' if shown else '<p>Nothing yet.</p>'}</main></body></html>"
+        f'<!doctype html><html lang="{language}"><head><meta charset="utf-8"><meta name="viewport" '
+        'content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
+        f"<title>{texts['title']}</title><style>{_STYLE}</style></head><body><main><h1>{texts['title']}</h1>"
+        f'<p>{texts["about"]} <a href="/">{texts["again"]}</a></p><p role="status" data-new="{texts["new"]}"></p>'
+        f"<ol>{shown}</ol><p>{texts['none']}</p></main><script>{_SCRIPT}</script></body></html>"
     )
