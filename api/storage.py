@@ -17,6 +17,8 @@ from domain.ids import new_id
 StoredId = NewType("StoredId", str)
 
 CHUNK_BYTES = 256 * 1024
+BESIDE_BYTES = 64 * 1024 * 1024
+"""What is kept beside one document at most; what is more is made anew each time."""
 
 _ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 _SCRATCH = "scratch"
@@ -99,14 +101,40 @@ class DocumentStore:
                 yield chunk
 
     async def delete(self, *stored_ids: StoredId | None) -> None:
-        """Remove documents; those that are gone already are no fault."""
+        """Remove documents with what is beside them; those that are gone already are no fault."""
         for stored_id in stored_ids:
             if stored_id is not None and _ID.fullmatch(stored_id):
                 await asyncio.to_thread(self._path(stored_id).unlink, missing_ok=True)
+                await asyncio.to_thread(shutil.rmtree, self._beside(stored_id), ignore_errors=True)
+
+    async def beside(self, stored_id: StoredId, name: str) -> bytes | None:
+        """What ``keep_beside`` kept, if it did.
+
+        Raises:
+            NotFound: No such document.
+        """
+        self.path(stored_id)
+        return await asyncio.to_thread(_content, self._beside(stored_id) / name)
+
+    async def keep_beside(self, stored_id: StoredId, name: str, octets: bytes) -> None:
+        """Keep what was made of a document until the document is deleted, as far as ``BESIDE_BYTES`` go.
+
+        Args:
+            stored_id: The document.
+            name: A name of our own, as a file may have.
+            octets: May be lost by a crash, and are made anew then.
+        """
+        folder, scratch = self._beside(stored_id), self.scratch()
+        await asyncio.to_thread(_keep_beside, folder, scratch, name, octets)
+        if not self._path(stored_id).is_file():  # deleted in the meantime
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def sweep(self, *, older_than_epoch_seconds: float) -> int:
         """Remove scratch files that a crash left behind; gives their number."""
         return await asyncio.to_thread(_sweep, self._folder / _SCRATCH, older_than_epoch_seconds)
+
+    def _beside(self, stored_id: StoredId) -> Path:
+        return self._path(stored_id).with_suffix(".d")
 
     def _path(self, stored_id: StoredId) -> Path:
         # Two levels keep folders small; ids are random, so they spread evenly.
@@ -121,6 +149,22 @@ def _create(path: Path) -> BinaryIO:
 def _copy(source: Path, destination: Path) -> None:
     with source.open("rb") as original, _create(destination) as copied:
         shutil.copyfileobj(original, copied, CHUNK_BYTES)
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _keep_beside(folder: Path, scratch: Path, name: str, octets: bytes) -> None:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if sum(file.stat().st_size for file in folder.iterdir()) + len(octets) > BESIDE_BYTES:
+        return
+    with _create(scratch) as file:
+        file.write(octets)
+    scratch.rename(folder / name)
 
 
 def _settle(scratch: Path, destination: Path) -> None:

@@ -27,6 +27,7 @@ from api.web.pace import Pace
 from api.web.routes import UPLOADS, faces, install
 from api.web.services import Web, make_look
 from api.web.sessions import AreaSessions
+from api.web.turns import Turns
 from authn.area_client import AreaClient
 from authn.client import CallersClient
 from authn.officer_client import PapersClient
@@ -179,6 +180,7 @@ async def build(settings: EdgeSettings, clock: Clock | None = None) -> AsyncIter
             area=area,
             papers=PapersClient(channel),
             pace=Pace(clock),
+            turns=Turns(),
         )
         look = make_look()
         app = create_app(services, faces=faces(look), uploads=UPLOADS)

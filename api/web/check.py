@@ -6,11 +6,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from api.look.pages import PeopleRoute, look_of
+from api.problems import STATUSES
 from api.web.forms import files, octets
 from api.web.services import Provided, Web
+from api.web.turns import asker_of
 from documents.model import ValidationReport
 from domain.digests import Digest
-from domain.errors import DocumentTooLarge, NotFound, RubricaError
+from domain.errors import NotFound, RubricaError
 
 CHECK_PATH = "/validate"
 
@@ -45,8 +47,7 @@ async def judge(request: Request, provided: Provided) -> HTMLResponse:
         path = provided.store.path(stored.stored_id)
         return await report_page(request, provided, path, signed[0].filename or "?", back=CHECK_PATH, content=content)
     except RubricaError as error:
-        status = 413 if isinstance(error, DocumentTooLarge) else 422
-        return _form(request, provided, [("", look.explained(request, error))], status=status)
+        return _form(request, provided, [("", look.explained(request, error))], status=STATUSES[error.code])
     finally:
         await provided.store.delete(*kept)
 
@@ -70,7 +71,8 @@ async def report_page(
         back: Where one came from.
         content: SHA-256 of the file beside a detached signature.
     """
-    report = await provided.viewer.validate(path, provided.trust, provided.clock.now(), provided.fetch, content)
+    async with provided.turns.turn(asker_of(request)):
+        report = await provided.viewer.validate(path, provided.trust, provided.clock.now(), provided.fetch, content)
     values = {"name": name, "report": report, "word": _word(report), "back": back}
     return look_of(request.app).page(request, "report.html", values)
 

@@ -13,6 +13,7 @@ from api.transactions.review import Approvals
 from api.transactions.service import Transactions
 from api.web.pace import Pace
 from api.web.sessions import AreaSessions
+from api.web.turns import Turns
 from authn.officer_client import PapersClient
 from documents.model import AsyncFetch, Outline, PageImage, TrustMaterial, ValidationReport
 from domain.clock import Clock
@@ -61,6 +62,7 @@ class Web:
     area: AreaSessions
     papers: PapersClient
     pace: Pace
+    turns: Turns
     """Of questions for papers."""
 
 

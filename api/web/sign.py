@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Sequence
-from pathlib import Path as FilePath
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -18,10 +17,10 @@ from api.look.sentences import sentence
 from api.transactions.model import PDF, UNDER_WAY, XML, DocumentState, Transaction, TransactionState, new_transaction
 from api.transactions.review import OpenElsewhere, Over, Review, Superseded, onward_url, parsed_code
 from api.transactions.service import IdempotentPost, LinkHolder, draw_transaction_id, link_sha256
+from api.web import shown
 from api.web.check import report_page
 from api.web.forms import TooManyFiles, files, is_pdf, is_xml, name_of, octets, require_own_site, title_of
 from api.web.services import Provided, Web
-from documents.model import Outline
 from domain.algorithms import SignatureAlgorithm
 from domain.errors import (
     ActivationError,
@@ -100,7 +99,8 @@ async def bring(request: Request, provided: Provided) -> Response:
 async def review(link_token: LinkToken, request: Request, provided: Provided) -> HTMLResponse:
     """Every page of what is to be signed, or what became of it."""
     try:
-        opened = await provided.approvals.review(link_token, request.cookies)
+        async with provided.turns.turn(f"link {link_token}"):
+            opened = await provided.approvals.review(link_token, request.cookies)
     except OpenElsewhere as error:
         values = {"link": f"/review/{link_token}", "state": error.state.value}
         answer = look_of(request.app).page(request, "elsewhere.html", values, status=409)
@@ -123,7 +123,8 @@ async def go_on_here(link_token: LinkToken, request: Request, provided: Provided
     answer = RedirectResponse(f"/review/{link_token}", status_code=303)
     # Where it cannot be had any more, the page that follows says why.
     with contextlib.suppress(OpenElsewhere):
-        opened = await provided.approvals.review(link_token, request.cookies, take_over=True)
+        async with provided.turns.turn(f"link {link_token}"):
+            opened = await provided.approvals.review(link_token, request.cookies, take_over=True)
         if opened.cookie is not None:
             answer.headers.append("Set-Cookie", opened.cookie.header)
     return answer
@@ -135,8 +136,8 @@ async def picture(
 ) -> Response:
     """One page of the very octets that are to be signed."""
     stored_id, _ = await provided.approvals.document(link_token, number, request.cookies)
-    image = await provided.viewer.preview(provided.store.path(stored_id), page)
-    return Response(image.png, media_type="image/png")
+    png = await shown.picture(provided, stored_id, page, f"link {link_token}")
+    return Response(png, media_type="image/png")
 
 
 @router.get("/return")
@@ -311,29 +312,21 @@ async def _submitted(
 
 async def _to_sign(link_token: str, request: Request, provided: Web, opened: Review) -> HTMLResponse:
     cookies = request.cookies if opened.cookie is None else {opened.cookie.name: opened.cookie.value}
-    shown = []
+    outlined = []
     for document in opened.transaction.documents:
         stored_id, _ = await provided.approvals.document(link_token, document.number, cookies)
         path = provided.store.path(stored_id)
         # Preparing adds to a PDF; an XML gets shorter by what no signature covers, and nothing else changes its length.
         left_out = (await asyncio.to_thread(path.stat)).st_size < document.size_bytes
-        shown.append((document, left_out, await _outlined(provided, path)))
+        outlined.append((document, left_out, await shown.outline(provided, stored_id, f"link {link_token}")))
     language = language_of(request)
     values = {
         "link": f"/review/{link_token}",
         "transaction": opened.transaction,
-        "shown": shown,
+        "shown": outlined,
         "gate": f"{provided.gate_url}/authorise/{opened.transaction.request_id}?{urlencode({PARAMETER: language})}",
     }
     return look_of(request.app).page(request, "review.html", values)
-
-
-async def _outlined(provided: Web, path: FilePath) -> Outline | None:
-    """Nothing where the document cannot be shown: it may still be read with the citizen's own program."""
-    try:
-        return await provided.viewer.outline(path)
-    except (UnsupportedDocument, DocumentTooLarge):
-        return None
 
 
 def _outcome(link_token: str, request: Request, opened: Review) -> HTMLResponse:

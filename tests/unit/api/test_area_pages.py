@@ -117,6 +117,7 @@ async def a_place(folder: Path, played: Played, database_url: str = "") -> Async
             area=sessions,
             papers=absent,
             pace=absent,
+            turns=absent,
         )
         app.add_middleware(AccessLog)
         place = Place(played, sessions, engine, app)
