@@ -123,12 +123,17 @@ def title_of(file: UploadFile, untitled: str) -> str:
     """
     name = PurePath(name_of(file).replace("\\", "/")).name
     stem, dot, _ = name.rpartition(".")
-    title = (stem if dot else name).strip(". ")
+    title = file_stem(stem if dot else name)
     try:
         cleaned_title(title)
     except MalformedRequest:
         return untitled
     return title
+
+
+def file_stem(title: str) -> str:
+    """What a file with this title may be called, without its ending: a dot in front would hide it; maybe nothing."""
+    return title.replace("/", " ").strip(". ")
 
 
 async def is_pdf(file: UploadFile) -> bool:

@@ -19,7 +19,7 @@ from api.transactions.review import OpenElsewhere, Over, Review, Superseded, onw
 from api.transactions.service import IdempotentPost, LinkHolder, draw_transaction_id, link_sha256
 from api.web import shown
 from api.web.check import report_page
-from api.web.forms import TooManyFiles, files, is_pdf, is_xml, name_of, octets, require_own_site, title_of
+from api.web.forms import TooManyFiles, file_stem, files, is_pdf, is_xml, name_of, octets, require_own_site, title_of
 from api.web.services import Provided, Web
 from domain.algorithms import SignatureAlgorithm
 from domain.errors import (
@@ -182,9 +182,7 @@ async def download(link_token: LinkToken, number: Number, request: Request, prov
     ending = "pdf" if document.signed_media_type == PDF else "xml"
     words = look_of(request.app).words(request)
     signed = words("signed")
-    # A name that begins with a dot hides the file; without its dots nothing may be left.
-    title = document.title.replace("/", " ").strip(". ") or words("Document")
-    name = f"{title}-{signed}.{ending}"
+    name = f"{file_stem(document.title) or words('Document')}-{signed}.{ending}"
     return FileResponse(path, media_type=document.signed_media_type, filename=name)
 
 
@@ -257,10 +255,12 @@ async def _kept(
 ) -> HTMLResponse:
     """What was brought and can be signed, by approval, and what cannot."""
     approvals = [(link, (await provided.approvals.seen(link, request.cookies)).transaction) for link in links]
+    formats = {transaction.format for _, transaction in approvals}
     values = {
         "errors": errors,
         "approvals": approvals,
-        "mixed": len({transaction.format for _, transaction in approvals}) > 1,
+        "mixed": len(formats) > 1,
+        "crowded": len(approvals) > len(formats),
         "most": provided.transactions.limits.citizen_documents,
     }
     # In another language, or loaded again, it still has what was kept.

@@ -43,6 +43,7 @@ def test_files_of_both_kinds_are_all_kept_in_an_approval_each(service, visit, lo
 
     expect(page.locator("[role=alert]")).to_have_count(0)
     expect(page.locator("main")).to_contain_text(APART[locale])
+    expect(page.locator("main")).not_to_contain_text(MOST[locale])
     visitor.look("sign-1-mixed")
     assert opened(visitor) == [["documento 00", "documento 01"], ["plain"]]
     # Loaded again, or in the other language, it is still there.

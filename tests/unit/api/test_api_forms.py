@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from api.web import forms
-from domain.errors import RubricaError
+from domain.errors import MalformedRequest, RubricaError
 
 EACH_BYTES = 1000
 MOST = 2
@@ -96,3 +96,34 @@ async def test_too_many_files_and_bodies_without_a_length(client: httpx.AsyncCli
     assert (await client.post("/", files=chosen(1, 1, 1))).json() == "malformed_request"
     assert (await client.post("/", headers={"Sec-Fetch-Site": "cross-site"}, files=chosen(1))).json() == "not_permitted"
     assert (await client.post("/", content=endless())).json() == "malformed_request"
+
+
+@pytest.mark.parametrize(
+    ("title", "stem"),
+    [(".", ""), ("..", ""), (". .", ""), (".profile", "profile"), ("a/b", "a b"), ("../x", "x"), ("v1.2", "v1.2")],
+)
+def test_a_file_that_is_fetched_is_never_hidden_by_its_title(title: str, stem: str) -> None:
+    assert forms.file_stem(title) == stem
+
+
+async def test_a_form_with_too_many_files_is_told_from_one_that_is_none() -> None:
+    for content, content_type, kind in (
+        (
+            b"".join(b'--x\r\nContent-Disposition: form-data; name="d"; filename="a"\r\n\r\n1\r\n' for _ in range(3))
+            + b"--x--\r\n",
+            b"multipart/form-data; boundary=x",
+            forms.TooManyFiles,
+        ),
+        (b"nonsense", b"multipart/form-data; boundary=x", MalformedRequest),
+        (b"nonsense", b"", MalformedRequest),
+    ):
+
+        async def receive(body: bytes = content) -> MutableMapping[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        headers = [(b"content-length", b"%d" % len(content)), (b"content-type", content_type)]
+        request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+        with pytest.raises(MalformedRequest) as refused:
+            async with forms.files(request, each_bytes=EACH_BYTES, most=MOST):
+                pass
+        assert type(refused.value) is kind
