@@ -58,7 +58,7 @@ def test_an_approval_of_what_was_taken_over_says_so_and_leads_back(service, visi
     visitor.page.wait_for_url("**/return?*")
     expect(visitor.page.locator("[role=alert]")).to_contain_text("alguien eligió seguir allí")
     expect(visitor.page.get_by_text("Probar otra vez")).to_have_count(0)
-    visitor.look("elsewhere-3-superseded")
+    visitor.look_in_both("elsewhere-3-superseded")
     assert signatures(service) == before
     # Nothing is uploaded again, and nobody has to know the link.
     visitor.page.locator(".actions .button").first.click()

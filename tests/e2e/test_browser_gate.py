@@ -32,7 +32,7 @@ def test_where_no_script_arrives_the_page_says_what_to_do(service, visit, locale
     for address in (gate_url, f"{gate}/activate", f"{gate}/password", f"{gate}/pin?nonce={NONCE}"):
         page.goto(address)
         not_started(page)
-        visitor.picture(f"unstarted-{address.removeprefix(gate).strip('/').partition('/')[0].partition('?')[0]}")
+        visitor.look(f"unstarted-{address.removeprefix(gate).strip('/').partition('/')[0].partition('?')[0]}")
     visitor.trouble.found.clear()  # that is what the console says of each script
     # Its button loads the page again, and then it starts and says so no more.
     page.unroute("**/*.js")
@@ -89,7 +89,7 @@ def test_who_does_not_want_to_sign_is_led_back(service, visit, citizen):
         second.reload()
         expect(second.locator("#password")).to_have_count(0)
         page.goto(gate_url)
-        visitor.look("authorise-8-approved-before")
+        visitor.look_in_both("authorise-8-approved-before")
         second.locator(".actions .button").click()
         expect(second).to_have_url(case.review_url)
         expect(second.locator(".notice.good")).to_be_visible()
