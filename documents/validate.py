@@ -46,7 +46,7 @@ from documents.model import Fetch, Level, SignatureReport, TrustMaterial, Valida
 from documents.pades import cms as pades_cms
 from documents.pades import trust as trusting
 from documents.pades.evidence import gather
-from documents.pades.since import changed_since
+from documents.pades.since import Later, later
 from documents.pades.source import (
     DEFAULT_LIMIT_BYTES,
     TOO_MANY_SIGNATURES,
@@ -149,7 +149,8 @@ def _report(signature: EmbeddedPdfSignature, reader: PdfFileReader, circumstance
     verdict, message = _judge(signature, content, circumstances)
     if message:
         explanations.append(message)
-    verdict = _judge_document(signature, verdict, explanations)
+    came = later(signature)
+    verdict = _judge_document(signature, came, verdict, explanations)
     stamps = _intact_stamps(content)
     archive = _intact_archive_stamps(signature, reader)
     times = [pades_cms.token_info(token)["gen_time"].native for token in (*stamps, *archive)]
@@ -165,7 +166,7 @@ def _report(signature: EmbeddedPdfSignature, reader: PdfFileReader, circumstance
         signing_time=signature.self_reported_timestamp,
         timestamps=tuple(times),
         covers_whole_document=signature.coverage is SignatureCoverageLevel.ENTIRE_FILE,
-        changed_since=_changed_since(signature, verdict),
+        changed_since=_changed_since(came, verdict),
         explanations=tuple(explanations),
     )
 
@@ -209,7 +210,9 @@ def _judge(
     return result.ades_subindic, ""
 
 
-def _judge_document(signature: EmbeddedPdfSignature, verdict: AdESSubIndic, explanations: list[str]) -> AdESSubIndic:
+def _judge_document(
+    signature: EmbeddedPdfSignature, came: Later, verdict: AdESSubIndic, explanations: list[str]
+) -> AdESSubIndic:
     """What the cryptography does not say: whether the octets covered are the document that a reader sees."""
     if verdict.status is AdESStatus.FAILED:
         return verdict
@@ -222,14 +225,18 @@ def _judge_document(signature: EmbeddedPdfSignature, verdict: AdESSubIndic, expl
     if not signature.summarise_integrity_info()["docmdp_ok"]:
         explanations.append("the document was changed after this signature beyond what its signer permitted")
         return AdESIndeterminate.SIG_CONSTRAINTS_FAILURE
+    if came is Later.CONTENT:
+        # Forms filled in are allowed by ISO 32000-2, yet what is read then is not what was signed.
+        explanations.append("something that this signature does not cover was added or changed after it")
+        return AdESIndeterminate.SIG_CONSTRAINTS_FAILURE
     return verdict
 
 
-def _changed_since(signature: EmbeddedPdfSignature, verdict: AdESSubIndic) -> bool | None:
+def _changed_since(came: Later, verdict: AdESSubIndic) -> bool | None:
     """Of a signature that does not hold, only a wrong digest says something about the document."""
     if verdict.status is AdESStatus.FAILED:
         return True if verdict is AdESFailure.HASH_FAILURE else None
-    return changed_since(signature)
+    return came is not Later.NOTHING
 
 
 def _specification(trust: TrustMaterial, known: Evidence) -> SignatureValidationSpec:

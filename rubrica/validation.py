@@ -148,7 +148,7 @@ def _changed(signature: SignatureReport) -> str:
     if not signature.changed_since:
         return "not since it was signed"
     if signature.indication == PASSED:
-        return "yes, in a way that the signature allows, such as a further signature"
+        return "by further signatures alone"
     return "yes, since it was signed"
 
 

@@ -83,10 +83,14 @@ def _word(report: ValidationReport) -> str:
         return "none"
     if any(signature.sub_indication == "SIGNED_DATA_NOT_FOUND" for signature in report.signatures):
         return "beside"
-    if report.indication != "TOTAL-PASSED":
-        return "failed" if report.indication == "TOTAL-FAILED" else "unknown"
+    if report.indication == "TOTAL-FAILED":
+        return "failed"
     # Further signatures count as changes for those before them, so the last one speaks for the file.
-    return {True: "changed", None: "uncovered", False: "passed"}[report.signatures[-1].changed_since]
+    if report.signatures[-1].changed_since:
+        return "changed"
+    if report.indication != "TOTAL-PASSED":
+        return "unknown"
+    return "uncovered" if report.signatures[-1].changed_since is None else "passed"
 
 
 def _form(request: Request, provided: Web, errors: list[tuple[str, str]], status: int = 200) -> HTMLResponse:

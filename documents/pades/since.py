@@ -1,4 +1,4 @@
-"""Whether anything but long-term evidence came into a PDF after a signature.
+"""What came into a PDF after a signature: evidence, further signatures, or content that it does not cover.
 
 pyHanko asks whether a later revision may have changed what a signature covers; the question here is what a person asks,
 whether the file is still the one that was signed. So further signatures count, and a new title, and octets that no
@@ -8,6 +8,7 @@ reader shows.
 import os
 import re
 from collections.abc import Iterable, Mapping
+from enum import Enum, auto
 from io import BytesIO
 from typing import Any
 
@@ -39,19 +40,31 @@ _CATALOGUE_KEYS = frozenset({"/AcroForm", "/DSS", "/Extensions", "/Metadata", "/
 _END_OF_REVISION = re.compile(rb"\s*startxref\s+\d+\s+%%EOF[ \t\r\n]*")
 
 
-def changed_since(signature: EmbeddedPdfSignature) -> bool:
-    """Whether more than evidence (DSS, document time-stamps) came after ``signature``, whose integrity was computed.
+class Later(Enum):
+    """What came into the file after a signature."""
+
+    NOTHING = auto()
+    """Evidence at the most: DSS, document time-stamps."""
+    SIGNATURES = auto()
+    """Further signatures, which speak for themselves."""
+    CONTENT = auto()
+    """Something that this signature does not cover: it may show another document."""
+
+
+def later(signature: EmbeddedPdfSignature) -> Later:
+    """What came after ``signature``, whose integrity was computed.
 
     Source: EN 319 142-1 §5.4.2.2 and §5.4.3 (what B-LT and B-LTA add), ISO 32000-2 §12.8.2.2.2.
     """
     if signature.coverage is SignatureCoverageLevel.ENTIRE_FILE:
-        return False
-    if not isinstance(signature.diff_result, DiffResult):
-        return True
-    found = _EVIDENCE_ONLY.review_file(signature.reader, signature.signed_revision)
-    if isinstance(found, SuspiciousModification) or found.modification_level > ModificationLevel.LTA_UPDATES:
-        return True
-    return not _is_made_of_revisions(signature)
+        return Later.NOTHING
+    if not isinstance(signature.diff_result, DiffResult) or not _is_made_of_revisions(signature):
+        return Later.CONTENT
+    found = _EVIDENCE_AND_SIGNATURES.review_file(signature.reader, signature.signed_revision)
+    if isinstance(found, SuspiciousModification):
+        return Later.CONTENT
+    # The rules know nothing else that one may do to a form.
+    return Later.NOTHING if found.modification_level <= ModificationLevel.LTA_UPDATES else Later.SIGNATURES
 
 
 class _SameInformation(DocInfoRule):
@@ -80,7 +93,7 @@ _EVIDENCE_RULES = (
     DSSCompareRule(),
     _SameMetadata(),  # type: ignore[no-untyped-call] # pyHanko
 )
-_EVIDENCE_ONLY = StandardDiffPolicy(
+_EVIDENCE_AND_SIGNATURES = StandardDiffPolicy(
     global_rules=[
         CatalogModificationRule(ignored_keys=_CATALOGUE_KEYS),  # type: ignore[no-untyped-call] # pyHanko
         *(rule.as_qualified(ModificationLevel.LTA_UPDATES) for rule in _EVIDENCE_RULES),
@@ -100,10 +113,13 @@ def _information(revision: HistoricalResolver) -> Mapping[str, Any]:
     trailer = revision.trailer_view
     if "/Info" not in trailer:
         return {}
-    found = trailer["/Info"]
+    found = trailer.raw_get("/Info")
+    if isinstance(found, generic.IndirectObject):
+        # The trailer's own references lead to the newest revision.
+        found = revision.get_object(found.reference)
     if not isinstance(found, generic.DictionaryObject):
         raise SuspiciousModification("the document information cannot be read")
-    return {name: value for name, value in found.items() if name.removeprefix("/") not in _OF_THE_WRITER}
+    return {name: found[name] for name in found if name.removeprefix("/") not in _OF_THE_WRITER}
 
 
 def _metadata_octets(revision: HistoricalResolver) -> bytes:

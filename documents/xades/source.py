@@ -45,9 +45,12 @@ UNFOLDS_TOO_FAR = "the document unfolds to more than this service can handle"
 NO_XML = "the file is not an XML document"
 NO_DTD = "the XML has a document type or entities of its own (DOCTYPE); please send it without"
 OUTSIDE = "the XML takes in other files or style sheets (XInclude, xml-stylesheet, XSLT); please send it without them"
+TWO_IN_ONE = "the file is an XML and a PDF at once, so that programs may show two documents; please send a plain one"
 ENCODING = "the XML is not in UTF-8, US-ASCII or ISO-8859-1, or says otherwise than it is; please save it as UTF-8"
 SIGNATURE = f"{{{DSIG}}}Signature"
 
+_PDF_WINDOW_BYTES = 1024
+"""Where viewers look for the beginning of a PDF (ISO 32000-1 annex H, note 13)."""
 _ENCODINGS = frozenset({"utf-8", "us-ascii", "iso-8859-1"})
 """Those in which markup has one octet per character, and of which no two parsers differ."""
 _XSLT = "http://www.w3.org/1999/XSL/Transform"
@@ -170,6 +173,8 @@ def scan(data: bytes, *, signed: bool = False) -> Source:
     if not data.removeprefix(_UTF8_MARK).lstrip(b" \t\r\n").startswith(b"<") or b"\0" in data:
         wide = b"\0" in data[:2] or data[:2] in {b"\xfe\xff", b"\xff\xfe"}
         raise UnsupportedDocument(ENCODING if wide and begins_as_xml(data) else NO_XML)
+    if b"%PDF-" in data[:_PDF_WINDOW_BYTES]:
+        raise UnsupportedDocument(TWO_IN_ONE)
     watcher = _Watcher(signed=signed)
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.XmlDeclHandler = watcher.declaration

@@ -17,6 +17,7 @@ from documents.xades.source import (
     NODE_LIMIT,
     OUTSIDE,
     TOO_DEEP,
+    TWO_IN_ONE,
     XML_LIMIT_BYTES,
     scan,
 )
@@ -46,6 +47,7 @@ def hostile(secret: str, url: str) -> dict[str, tuple[bytes, str]]:
     transform = "http://www.w3.org/TR/1999/REC-xslt-19991116"
     dsig = "http://www.w3.org/2000/09/xmldsig#"
     texts = {
+        "PDF in a comment": ("<!-- %PDF-1.7 --><a/>", TWO_IN_ONE),
         "document type": ("<!DOCTYPE a><a/>", NO_DTD),
         "external document type": (f'<!DOCTYPE a SYSTEM "{url}"><a/>', NO_DTD),
         "external entity": (f'<!DOCTYPE a [<!ENTITY e SYSTEM "{secret}">]><a>&e;</a>', NO_DTD),

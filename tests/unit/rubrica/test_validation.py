@@ -120,7 +120,7 @@ def test_a_second_signature_is_told_of_the_first(judge: Judge, pki: InMemoryPKI,
     result = judge(document.getvalue())
     assert result.exit_code == 0, result.output
     assert "Signature 1 of 2: valid" in result.stdout
-    assert "yes, in a way that the signature allows" in result.stdout
+    assert "changed by further signatures alone" in result.stdout
 
 
 def test_strangers_and_revoked_ones_are_not_believed(judge: Judge, tmp_path: Path) -> None:
