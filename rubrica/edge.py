@@ -23,11 +23,11 @@ from api.transactions.seals import Sealer, load_key
 from api.transactions.service import Transactions
 from api.transactions.signing import Signing
 from api.transactions.tables import metadata
+from api.turns import Turns
 from api.web.pace import Pace
 from api.web.routes import UPLOADS, faces, install
 from api.web.services import Web, make_look
 from api.web.sessions import AreaSessions
-from api.web.turns import Turns
 from authn.area_client import AreaClient
 from authn.client import CallersClient
 from authn.officer_client import PapersClient
@@ -136,7 +136,8 @@ async def build(settings: EdgeSettings, clock: Clock | None = None) -> AsyncIter
             fetch=fetch,
             clock=clock,
         )
-        transactions = Transactions(engine, store, sealer, worker=worker, limits=limits, clock=clock)
+        turns = Turns()
+        transactions = Transactions(engine, store, sealer, worker=worker, limits=limits, turns=turns, clock=clock)
         approvals = Approvals(
             engine,
             store,
@@ -180,7 +181,7 @@ async def build(settings: EdgeSettings, clock: Clock | None = None) -> AsyncIter
             area=area,
             papers=PapersClient(channel),
             pace=Pace(clock),
-            turns=Turns(),
+            turns=turns,
         )
         look = make_look()
         app = create_app(services, faces=faces(look), uploads=UPLOADS)

@@ -13,6 +13,7 @@ from api.transactions.model import Transaction
 from api.transactions.review import Approvals
 from api.transactions.seals import Sealer
 from api.transactions.service import Caller, LinkHolder, Transactions, link_sha256
+from api.turns import asker_of
 from authn.client import CallersClient
 
 
@@ -67,7 +68,7 @@ async def caller(request: Request, provided: Provided, authorization: Authorizat
     if is_assertion(token):
         transaction_id = str(request.path_params.get("transaction_id", ""))
         return await agency(provided.transactions, provided.callers, token, transaction_id)
-    return LinkHolder(link_sha256(token))
+    return LinkHolder(link_sha256(token), asker_of(request))
 
 
 Calling = Annotated[Caller, Depends(caller)]

@@ -1,6 +1,7 @@
 """Submit and collect: what callers do with a transaction before and after the citizen's approval."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -26,6 +27,7 @@ from api.transactions.model import (
 )
 from api.transactions.repository import TransactionRepository
 from api.transactions.seals import Sealer
+from api.turns import Turns
 from authn.client import AuthenticatedClient
 from domain.clock import Clock
 from domain.errors import IdempotencyConflict, MalformedRequest, NotFound, NotPermitted, RequestExpired, StateConflict
@@ -52,6 +54,8 @@ class LinkHolder:
     """Whoever shows the unguessable link of a transaction of the citizen's own web."""
 
     link_sha256: bytes
+    asker: str
+    """Where from, as ``api.turns`` counts: documents from one place are tried one after the other."""
 
 
 Caller = AuthenticatedClient | LinkHolder
@@ -84,6 +88,7 @@ class Transactions:
         *,
         worker: DocumentWorker,
         limits: Limits,
+        turns: Turns,
         clock: Clock,
         randomness: Randomness = secrets.token_bytes,
     ) -> None:
@@ -92,6 +97,7 @@ class Transactions:
         self._sealer = sealer
         self._worker = worker
         self._limits = limits
+        self._turns = turns
         self._clock = clock
         self._randomness = randomness
 
@@ -204,6 +210,7 @@ class Transactions:
             StateConflict: The transaction takes no more documents.
             DocumentTooLarge: Over the caller's limit.
             UnsupportedDocument: It cannot be signed; nothing is kept.
+            Busy: Too many wait to have theirs tried, from this place or of all.
         """
         transaction = await self.find(transaction_id, caller)
         document = _document(transaction, number)
@@ -215,7 +222,9 @@ class Transactions:
         kept = False
         try:
             options = transaction.xades_options(document, media_type)
-            await self._worker.inspect(self._store.path(stored.stored_id), options)
+            waiting = self._turns.turn(caller.asker) if isinstance(caller, LinkHolder) else contextlib.nullcontext()
+            async with waiting:
+                await self._worker.inspect(self._store.path(stored.stored_id), options)
             async with self._engine.begin() as connection:
                 repository = TransactionRepository(connection)
                 now = await repository.by_id(transaction_id, lock=True)

@@ -7,9 +7,9 @@ from fastapi.responses import HTMLResponse
 
 from api.look.pages import PeopleRoute, look_of
 from api.problems import STATUSES
+from api.turns import asker_of
 from api.web.forms import files, octets
 from api.web.services import Provided, Web
-from api.web.turns import asker_of
 from documents.model import ValidationReport
 from domain.digests import Digest
 from domain.errors import NotFound, RubricaError

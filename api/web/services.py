@@ -11,9 +11,9 @@ from api.look.pages import Look
 from api.storage import DocumentStore
 from api.transactions.review import Approvals
 from api.transactions.service import Transactions
+from api.turns import Turns
 from api.web.pace import Pace
 from api.web.sessions import AreaSessions
-from api.web.turns import Turns
 from authn.officer_client import PapersClient
 from documents.model import AsyncFetch, Outline, PageImage, TrustMaterial, ValidationReport
 from domain.clock import Clock

@@ -17,6 +17,7 @@ from api.look.sentences import sentence
 from api.transactions.model import PDF, UNDER_WAY, XML, DocumentState, Transaction, TransactionState, new_transaction
 from api.transactions.review import OpenElsewhere, Over, Review, Superseded, onward_url, parsed_code
 from api.transactions.service import IdempotentPost, LinkHolder, draw_transaction_id, link_sha256
+from api.turns import asker_of
 from api.web import shown
 from api.web.check import report_page
 from api.web.forms import TooManyFiles, file_stem, files, is_pdf, is_xml, name_of, octets, require_own_site, title_of
@@ -225,7 +226,7 @@ async def _received(request: Request, provided: Web) -> tuple[list[str], list[tu
         if not documents:
             return [], [(words("Choose a file first."), "")]
         for xml, together in await _approvals(documents, limits.citizen_documents):
-            link_token, errors = await _taken(provided, together, words("Document"), xml=xml)
+            link_token, errors = await _taken(provided, asker_of(request), together, words("Document"), xml=xml)
             links += [link_token] if link_token else []
             told += [(name, look.explained(request, error)) for name, error in errors]
     return links, told
@@ -268,19 +269,20 @@ async def _kept(
 
 
 async def _taken(
-    provided: Web, documents: list[UploadFile], untitled: str, *, xml: bool
+    provided: Web, asker: str, documents: list[UploadFile], untitled: str, *, xml: bool
 ) -> tuple[str, list[tuple[str, RubricaError]]]:
     """The link of a transaction with all that can be signed (empty where nothing can), and what cannot."""
     titles = [title_of(file, untitled) for file in documents]
-    link_token, refused = await _submitted(provided, documents, titles, xml=xml)
+    link_token, refused = await _submitted(provided, asker, documents, titles, xml=xml)
     if refused and len(refused) < len(documents):
         good = [at for at in range(len(documents)) if at not in refused]
-        link_token, _ = await _submitted(provided, [documents[at] for at in good], [titles[at] for at in good], xml=xml)
+        left = [documents[at] for at in good]
+        link_token, _ = await _submitted(provided, asker, left, [titles[at] for at in good], xml=xml)
     return link_token, [(name_of(documents[at]), error) for at, error in refused.items()]
 
 
 async def _submitted(
-    provided: Web, documents: list[UploadFile], titles: list[str], *, xml: bool
+    provided: Web, asker: str, documents: list[UploadFile], titles: list[str], *, xml: bool
 ) -> tuple[str, dict[int, RubricaError]]:
     """One transaction of the citizen's own; if a document is refused, it is given up, and all refusals are told."""
     new = new_transaction(
@@ -293,7 +295,7 @@ async def _submitted(
     # Nobody sends this again under the same key: a form sent twice makes two transactions, of which one stays unsigned.
     key = secrets.token_urlsafe(32)
     created = await provided.transactions.create(draw_transaction_id(), None, new, IdempotentPost(key, b""))
-    holder = LinkHolder(link_sha256(created.link_token))
+    holder = LinkHolder(link_sha256(created.link_token), asker)
     transaction_id = created.transaction.transaction_id
     refused: dict[int, RubricaError] = {}
     for at, file in enumerate(documents):

@@ -27,6 +27,7 @@ from api.transactions.seals import Sealer
 from api.transactions.service import Transactions
 from api.transactions.signing import Signing
 from api.transactions.tables import metadata
+from api.turns import Turns
 from authn.client import CallersClient, FactorsClient
 from documents.model import (
     AsyncFetch,
@@ -247,7 +248,9 @@ async def an_edge(
             fetch=fetch,
             clock=clock,
         )
-        transactions = Transactions(engine, store, sealer, worker=working, limits=limits or Limits(), clock=clock)
+        transactions = Transactions(
+            engine, store, sealer, worker=working, limits=limits or Limits(), turns=Turns(), clock=clock
+        )
         approvals = Approvals(
             engine,
             store,

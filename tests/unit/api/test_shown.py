@@ -14,13 +14,23 @@ from fastapi import FastAPI
 from api import storage
 from api.storage import DocumentStore, StoredId
 from api.transactions.model import Limits
+from api.turns import MOST_WAITING, Turns
 from api.web import check, shown
 from api.web.services import Web, make_look
-from api.web.turns import MOST_WAITING, Turns
-from documents.model import AsyncFetch, Outline, OutlinePage, PageImage, TrustMaterial, ValidationReport
+from documents.model import (
+    AsyncFetch,
+    Inspection,
+    Outline,
+    OutlinePage,
+    PageImage,
+    TrustMaterial,
+    ValidationReport,
+    XAdESOptions,
+)
 from domain.clock import SystemClock
 from domain.digests import Digest
 from domain.errors import Busy, DocumentTooLarge, NotFound, RubricaError, UnsupportedDocument
+from tests.testkit.edge import EDGE_URL, PDF, TextWorker, an_edge, idempotent
 
 PAGES = 3
 OUTLINE = Outline(PAGES, (OutlinePage(595, 842, "Uno ñ"),) * PAGES, "", ())
@@ -205,6 +215,47 @@ async def test_one_network_has_one_report_at_a_time_and_others_go_on(provided: W
     viewer.holds.set()
     assert await asyncio.gather(*asked) == [200] * 4
     assert viewer.most_at_work == 2
+
+
+class SlowWorker(TextWorker):
+    """Counts how many documents it tries at once."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+
+    async def inspect(self, path: Path, options: XAdESOptions | None = None) -> Inspection:
+        await self._viewer.outline(path)
+        return await super().inspect(path, options)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "most"), [(("192.0.2.7",) * 3, 1), (("192.0.2.7", "192.0.2.8", "2001:db8::1"), 3)]
+)
+async def test_documents_from_one_network_are_tried_one_after_the_other(
+    viewer: Viewer, tmp_path: Path, addresses: tuple[str, ...], most: int
+) -> None:
+    viewer.holds = asyncio.Event()
+    async with an_edge(tmp_path, worker=SlowWorker(viewer)) as edge:
+
+        async def bring(address: str) -> str:
+            transport = httpx.ASGITransport(edge.app, client=(address, 50000))
+            async with httpx.AsyncClient(transport=transport, base_url=EDGE_URL) as system:
+                new = {"documents": [{"title": "x"}], "level": "B-T"}
+                made = (await system.post("/v1/transactions", json=new, headers=idempotent())).json()
+                answer = await system.put(
+                    f"/v1/transactions/{made['id']}/documents/1",
+                    content=PDF,
+                    headers={"Content-Type": "application/pdf", "Authorization": f"Bearer {made['link_token']}"},
+                )
+                return str(answer.json()["state"])
+
+        brought = [asyncio.create_task(bring(address)) for address in addresses]
+        await until(lambda: viewer.at_work == most)
+        await asyncio.sleep(0.3)
+        viewer.holds.set()
+        assert await asyncio.gather(*brought) == ["RECEIVED"] * 3
+    assert viewer.most_at_work == most
 
 
 async def until(true: Callable[[], bool]) -> None:
