@@ -156,9 +156,12 @@ def the_older_code_is_over(visitor, service, person, code, phone):
 def sign_an_xml(visitor, service, court, citizen, folder):
     page = visitor.page
     document = folder / "expediente.xml"
-    document.write_text('<expediente><asunto clave="27-b">Solicitud</asunto><importe>1.234,56</importe></expediente>')
+    subject = '<asunto clave="27-b">Solicitud</asunto>'
+    document.write_text(f"<expediente><!-- pagado -->{subject}<importe>1.234,56</importe></expediente>")
     visitor.bring(service.running.edge, document)
-    expect(page.locator(".text")).to_contain_text('  <asunto clave="27-b">Solicitud</asunto>')
+    expect(page.locator(".text")).to_contain_text(f"  {subject}")
+    expect(page.locator(".text")).not_to_contain_text("pagado")
+    expect(page.locator("main .notice").first).to_contain_text("coment" if visitor.language == "es" else "Comments")
     visitor.look("sign-2-review-xml")
     visitor.to_the_gate()
     visitor.type_password(citizen.person.nif, citizen.person.password)
@@ -172,6 +175,10 @@ def sign_an_xml(visitor, service, court, citizen, folder):
     broken = folder / "broken.xml"
     broken.write_bytes(signed.read_bytes().replace(b"1.234,56", b"9.234,56"))
     check(visitor, service, broken, "bad")
+    commented = folder / "commented.xml"
+    commented.write_bytes(signed.read_bytes().replace(b"<asunto ", b"<!-- pagado --><asunto "))
+    check(visitor, service, commented, "warning")
+    visitor.look("check-2-report-xml-comment")
     return otp
 
 
