@@ -62,8 +62,8 @@ class Web:
     area: AreaSessions
     papers: PapersClient
     pace: Pace
-    turns: Turns
     """Of questions for papers."""
+    turns: Turns
 
 
 def web(request: Request) -> Web:

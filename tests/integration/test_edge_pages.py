@@ -9,6 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from api.turns import Turns
 from api.web import check, sign
 from api.web.services import Web, make_look
 from documents.child import DocumentWorker
@@ -66,6 +67,7 @@ async def a_browser(folder: Path, pki: InMemoryPKI) -> AsyncIterator[httpx.Async
             area=ABSENT,
             papers=ABSENT,
             pace=ABSENT,
+            turns=Turns(),
         )
         headers = {"Accept": "text/html", "Accept-Language": "en"}
         async with httpx.AsyncClient(
@@ -133,5 +135,5 @@ async def test_a_report_says_of_changes_only_what_is_known(
         for page in (alone, broken):
             assert "(as the file says)" in fact(page, "Signed by")
         longer = await judged(browser, pdf + b"\n<html>something else</html>")
-        assert "something was added to the file after it" in longer
+        assert "was changed after it was signed" in longer
         assert fact(longer, "Changed since") == "yes"
