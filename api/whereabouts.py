@@ -3,19 +3,22 @@
 from ipaddress import IPv4Address, ip_address, ip_network
 from urllib.parse import unquote
 
-_IPV6_PREFIX_BITS = 64
-"""What one subscriber gets: the addresses within are theirs to change at will."""
+LINE_BITS = 64
+"""Of an IPv6 network that one line gets: the addresses within are its user's to change at will."""
+SITE_BITS = 48
+"""Of one that a customer may have, and so 65 536 lines of their own."""
 
 
-def network_of(host: str) -> str:
-    """An IPv4 address as it is, of an IPv6 address its /64; anything else as it is."""
+def network_of(host: str, ipv6_bits: int = LINE_BITS) -> str:
+    """An IPv4 address as it is, of an IPv6 address its network; empty for what is no address."""
     try:
         address = ip_address(host)
     except ValueError:
-        return host
+        return ""
     if isinstance(address, IPv4Address):
         return str(address)
-    return str(address.ipv4_mapped or ip_network((address.packed, _IPV6_PREFIX_BITS), strict=False))
+    # Whatever follows a % is this machine's name for one of its interfaces, and not in the octets.
+    return str(address.ipv4_mapped or ip_network((address.packed, ipv6_bits), strict=False))
 
 
 def network_of_peer(peer: str) -> str:

@@ -1,12 +1,12 @@
 """How often one place may ask: counted in this process and forgotten with it, so that no address is ever kept."""
 
-import ipaddress
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from api.whereabouts import SITE_BITS, network_of
 from domain.clock import Clock
 from domain.errors import RateLimited
 
@@ -68,17 +68,7 @@ def _wait(times: deque[float], rule: Rule, now: float) -> float:
 
 
 def _places(address: str) -> Iterator[tuple[str, tuple[Rule, ...]]]:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        yield "", PER_PLACE
-        return
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is None:
-            # Whatever follows a % is this machine's name for one of its interfaces.
-            number = int(parsed)
-            yield f"/64 {number >> 64:x}", PER_PLACE
-            yield f"/48 {number >> 80:x}", PER_SITE
-            return
-        parsed = parsed.ipv4_mapped
-    yield str(parsed), PER_PLACE
+    place, site = network_of(address), network_of(address, SITE_BITS)
+    yield place, PER_PLACE
+    if site != place:
+        yield site, PER_SITE
