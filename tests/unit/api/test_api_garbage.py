@@ -30,7 +30,7 @@ async def check_answer(answer: httpx.Response, declared: dict[str, Any], where: 
     assert str(answer.status_code) in declared, (where, answer.status_code)
     if answer.status_code >= 400:
         assert answer.headers["content-type"] == "application/problem+json", where
-        assert answer.json()["code"] in STATUSES
+        assert answer.request.method == "HEAD" or answer.json()["code"] in STATUSES
 
 
 async def test_garbage_gets_a_problem_and_never_a_fault(tmp_path: Path) -> None:
@@ -130,7 +130,8 @@ async def test_openapi_is_3_1_and_declares_every_refusal(tmp_path: Path) -> None
                 for status, answer in operation["responses"].items():
                     if int(status) >= 400:
                         assert list(answer["content"]) == ["application/problem+json"], (method, path, status)
-                if method == "POST":
+                # Who opens a link twice has opened it, and there is nothing to make twice.
+                if method == "POST" and path != "/review/{link_token}":
                     names = {parameter["name"] for parameter in operation["parameters"]}
                     assert "Idempotency-Key" in names, path
 
