@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from lxml.etree import XMLSyntaxError
+from lxml.etree import LxmlError
 from signxml.exceptions import SignXMLException
 from signxml.xades.xades import XAdESSignatureConfiguration, XAdESVerifier
 
@@ -68,7 +68,7 @@ def signxml(signed: bytes, certificate: x509.Certificate, resolve: Callable[[str
     expected = XAdESSignatureConfiguration(expect_references=2)
     try:
         found = XAdESVerifier().verify(signed, x509_cert=certificate, uri_resolver=resolve, expect_config=expected)
-    except (SignXMLException, XMLSyntaxError, ValueError):
+    except (SignXMLException, LxmlError, ValueError):
         return False
     return len(found) == expected.expect_references
 
