@@ -42,20 +42,27 @@ $$ BEGIN RAISE EXCEPTION 'the log only grows'; END $$
 """
 
 
-def _only_grows(dialect: str, statement: str) -> None:
-    """Run with the table's making. Its owner can take a trigger away: this stops mistakes, not administrators."""
-    ddl = sa.DDL(statement)  # type: ignore[no-untyped-call]
-    sa.event.listen(log_pending, "after_create", ddl.execute_if(dialect=dialect))
+def only_grows(table: sa.Table) -> None:
+    """Have the database refuse UPDATE and DELETE on ``table`` from its making on.
+
+    A table's owner can take the triggers away: this stops mistakes, not administrators.
+    """
+
+    def after_create(dialect: str, statement: str) -> None:
+        ddl = sa.DDL(statement)  # type: ignore[no-untyped-call]
+        sa.event.listen(table, "after_create", ddl.execute_if(dialect=dialect))
+
+    after_create("postgresql", _FUNCTION)
+    for dialect, operations in (("sqlite", ("UPDATE", "DELETE")), ("postgresql", ("UPDATE", "DELETE", "TRUNCATE"))):
+        for operation in operations:
+            after_create(
+                dialect,
+                f"CREATE TRIGGER {table.name}_no_{operation.lower()} BEFORE {operation} ON {table.name} "
+                f"{_REFUSE[dialect]}",
+            )
 
 
-_only_grows("postgresql", _FUNCTION)
-for _dialect, _operations in (("sqlite", ("UPDATE", "DELETE")), ("postgresql", ("UPDATE", "DELETE", "TRUNCATE"))):
-    for _operation in _operations:
-        _only_grows(
-            _dialect,
-            f"CREATE TRIGGER log_pending_no_{_operation.lower()} BEFORE {_operation} ON log_pending "
-            f"{_REFUSE[_dialect]}",
-        )
+only_grows(log_pending)
 
 
 class EventTag(StrEnum):

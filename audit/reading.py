@@ -4,7 +4,6 @@ Agency, format and what proved the citizen come from the log itself. Document di
 the signing core's rows; of those nothing is believed that the approval's leaf does not attest by its hash.
 """
 
-import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,9 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit.entries import Entry, EvidenceState, Filter, Leaf, Page
+from audit.horizon import final_position
 from audit.log import EventTag, log_pending
 from domain.digests import Digest
-from domain.errors import LogUnavailable, NotFound
+from domain.errors import NotFound
 
 PAGE_LIMIT = 500
 PAGE_LIMIT_BYTES = 1024 * 1024
@@ -26,8 +26,6 @@ SCAN_LIMIT = 2000
 """Rows that one page looks at: with a rare filter a page may come back empty and not at the end."""
 APPROVAL_WINDOW = timedelta(hours=2)
 """How long before a signature its approval may be; it lives an hour at most."""
-SETTLE_SECONDS = 5.0
-SETTLE_PAUSE_SECONDS = 0.01
 
 _OF_ITEMS = frozenset({EventTag.INTENT, EventTag.COMPLETE, EventTag.ABORTED, EventTag.CERT_ISSUE})
 _OF_APPROVALS = (EventTag.AUTH_OK.value, EventTag.OTP_SENT.value)
@@ -84,7 +82,7 @@ class LogReader:
         found: list[Entry] = []
         scanned = size = 0
         async with self._engine.connect() as connection:
-            horizon = await _horizon(connection)
+            horizon = await final_position(connection)
         while scanned < SCAN_LIMIT:
             # A connection for each chunk: with SQLite there is one, and citizens wait for it.
             async with self._engine.connect() as connection:
@@ -124,38 +122,6 @@ class LogReader:
         approvals = await _approvals(connection, [*leaves, *intents.values()])
         lists = await self._evidence.approved(connection, {leaf.text("cid") for leaf in leaves} - {""})
         return [_entry(position, leaf, intents, approvals, lists) for position, leaf in rows]
-
-
-async def _horizon(connection: AsyncConnection) -> int:
-    """The highest position below which nothing can appear any more.
-
-    SQLite gives positions under its one write lock, so they are committed in order. PostgreSQL draws them from a
-    sequence: a lower one may be committed after a higher one. Whoever drew a position holds a lock on the table from
-    before until the end, so all who hold one now are waited for; nobody is kept from writing.
-    """
-    newest = await connection.scalar(sa.select(sa.func.max(log_pending.c.position)))
-    if connection.dialect.name == "postgresql":
-        try:
-            async with asyncio.timeout(SETTLE_SECONDS):
-                writing = await _writers(connection)
-                while writing:
-                    await asyncio.sleep(SETTLE_PAUSE_SECONDS)
-                    writing &= await _writers(connection)
-        except TimeoutError:
-            raise LogUnavailable("the log is being written; try again", retry_after_seconds=2) from None
-    return newest or 0
-
-
-async def _writers(connection: AsyncConnection) -> set[str]:
-    found = await connection.execute(
-        sa.text(
-            "SELECT virtualtransaction FROM pg_locks "
-            "WHERE locktype = 'relation' AND relation = 'log_pending'::regclass "
-            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
-            "AND mode = 'RowExclusiveLock' AND granted"
-        )
-    )
-    return set(found.scalars())
 
 
 async def _rows(connection: AsyncConnection, wanted: Filter, after: int, horizon: int) -> list[tuple[int, Leaf]]:

@@ -1,0 +1,298 @@
+"""The sequencer: what is published is the log, wherever it dies and whoever else works; nothing else is signed."""
+
+import asyncio
+import shutil
+from datetime import timedelta
+from unittest import mock
+
+import pytest
+import sqlalchemy as sa
+
+from audit.checkpoint import read_checkpoint
+from audit.lag import Lag, LagLimits
+from audit.log import log_pending, metadata
+from audit.mirror import LogBroken, Mirror
+from audit.sequencer import LEASE, Memory, Sequencer, Superseded
+from audit.tables import log_checkpoint, log_leaf
+from audit.tiles import TileFolder, TileName
+from domain.errors import LogUnavailable
+from hsm.keys import SigningKey
+from rubrica.database import make_engine
+from tests.testkit.sequencing import ORIGIN, SHARD, Logging
+from tests.testkit.time import FrozenClock
+from tests.testkit.vault import FakeVault
+
+
+@pytest.fixture
+async def logging(tmp_path):
+    engine = make_engine(f"sqlite+aiosqlite:///{tmp_path}/core.db")
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    yield Logging(engine, tmp_path, FrozenClock())
+    await engine.dispose()
+
+
+async def started(logging: Logging, name: str = "core-1") -> Sequencer:
+    sequencer = logging.sequencer(name)
+    assert await sequencer.take_over(name)
+    return sequencer
+
+
+async def shown(logging: Logging, name: str = "core-1"):
+    spki = await logging.vault.public_key(SigningKey.LOG)
+    return read_checkpoint((logging.files(name) / "checkpoint").read_bytes(), ORIGIN, spki)
+
+
+async def forge(logging: Logging, *statements: str) -> None:
+    """What an administrator can do: take the triggers away, then change rows."""
+    async with logging.engine.begin() as connection:
+        for table in ("log_pending", "log_leaf", "log_checkpoint"):
+            for operation in ("update", "delete"):
+                await connection.execute(sa.text(f"DROP TRIGGER {table}_no_{operation}"))
+        for statement in statements:
+            done = await connection.execute(sa.text(statement))
+            assert done.rowcount > 0, "nothing was changed, so nothing is shown"
+
+
+async def test_what_is_committed_is_in_the_next_checkpoint(logging):
+    sequencer = await started(logging)
+    assert await sequencer.step() is None
+    for leaves, size in ((1, 1), (3, 4), (600, 604), (0, 604), (2500, 3104)):
+        if leaves:
+            await logging.write(leaves)
+        checkpoint = await sequencer.step()
+        assert checkpoint is not None
+        assert (checkpoint.size, checkpoint.root) == (size, await logging.root(size))
+        assert await shown(logging) == checkpoint
+
+
+async def test_the_files_hold_the_leaves_in_order(logging):
+    sequencer = await started(logging)
+    await logging.write(300)
+    await sequencer.step()
+    folder = TileFolder(logging.files())
+    leaves = folder.read(TileName(None, 0)) + folder.read(TileName(None, 1, 44))
+    async with logging.engine.connect() as connection:
+        rows = await connection.execute(sa.select(log_pending.c.leaf).order_by(log_pending.c.position))
+        assert leaves == list(rows.scalars())
+
+
+async def test_with_nothing_new_nothing_is_signed_or_written(logging):
+    sequencer = await started(logging)
+    await logging.write(3)
+    first = await sequencer.step()
+    signed = logging.vault.calls["sign_with"]
+    before = {path: path.stat().st_mtime_ns for path in logging.files().rglob("*")}
+    assert await sequencer.step() == first
+    assert logging.vault.calls["sign_with"] == signed
+    assert {path: path.stat().st_mtime_ns for path in logging.files().rglob("*")} == before
+
+
+async def test_of_two_sequencers_one_publishes_and_the_other_follows(logging):
+    one, two = await started(logging), logging.sequencer("core-2")
+    await logging.write(5)
+    assert not await two.take_over("core-2")
+    assert await two.follow() is None
+    checkpoint = await one.step()
+    assert await two.follow() == checkpoint == await shown(logging, "core-2")
+    assert logging.vault.calls["sign_with"] == 1
+    await logging.write(700)
+    checkpoint = await one.step()
+    assert await two.follow() == checkpoint == await shown(logging, "core-2")
+    with pytest.raises(Superseded):
+        await two.step()
+
+
+async def test_a_silent_sequencer_is_replaced_and_can_do_nothing_more(logging):
+    one, two = await started(logging), logging.sequencer("core-2")
+    await logging.write(5)
+    await one.step()
+    logging.clock.advance(LEASE.total_seconds() - 1)
+    assert not await two.take_over("core-2")
+    logging.clock.advance(2)
+    assert await two.take_over("core-2")
+    await logging.write(5)
+    with pytest.raises(Superseded):
+        await one.step()
+    checkpoint = await two.step()
+    assert checkpoint is not None
+    assert checkpoint.root == await logging.root(10)
+    assert (await shown(logging)).size == 5
+    assert await one.follow() == checkpoint == await shown(logging)
+
+
+async def test_a_sequencer_that_works_is_not_replaced(logging):
+    one, two = await started(logging), logging.sequencer("core-2")
+    await logging.write(1)
+    for _ in range(10):
+        await one.step()
+        logging.clock.advance(LEASE.total_seconds() / 2)
+        assert not await two.take_over("core-2")
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        (Mirror, "_write"),
+        (Mirror, "_read_back"),
+        (Sequencer, "_move"),
+        (Sequencer, "_remember"),
+        (FakeVault, "sign_with"),
+        (Sequencer, "_show"),
+        (Memory, "write"),
+    ],
+)
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_death_at_any_point_loses_nothing_and_forks_nothing(logging, target, name, when):
+    sequencer = await started(logging)
+    await logging.write(250)
+    first = await sequencer.step()
+    await logging.write(350)
+    done = getattr(target, name)
+
+    def die(*arguments: object) -> None:
+        if when == "after":
+            done(*arguments)
+        raise ConnectionError
+
+    async def die_later(*arguments: object, **named: object) -> None:
+        if when == "after":
+            await done(*arguments, **named)
+        raise ConnectionError
+
+    dying = mock.patch.object(target, name, die_later if asyncio.iscoroutinefunction(done) else die)
+    with dying, pytest.raises(ConnectionError):
+        await sequencer.step()
+    assert (await shown(logging)).size in {250, 600}
+    again = await started(logging)
+    checkpoint = await again.step()
+    assert (checkpoint.size, checkpoint.root) == (600, await logging.root(600))
+    async with logging.engine.connect() as connection:
+        stored = await connection.execute(sa.select(log_checkpoint.c.size, log_checkpoint.c.root))
+        assert {row.size: row.root for row in stored} == {250: first.root, 600: checkpoint.root}
+
+
+async def test_a_leaf_changed_before_it_is_published_is_never_signed(logging):
+    sequencer = await started(logging)
+    await logging.write(10)
+    with mock.patch.object(Mirror, "grow", side_effect=ConnectionError), pytest.raises(ConnectionError):
+        await sequencer.step()
+    await forge(logging, "UPDATE log_pending SET leaf = x'00' WHERE position = 4")
+    for _ in range(2):
+        with pytest.raises(LogBroken, match="was changed"):
+            await (await started(logging)).step()
+    assert not (logging.files() / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("path", ["tile/0/000.p/20", "tile/entries/000.p/20"])
+async def test_a_file_changed_before_the_tree_grows_stops_it(logging, path):
+    sequencer = await started(logging)
+    await logging.write(20)
+    await sequencer.step()
+    file = logging.files() / path
+    file.write_bytes(file.read_bytes()[:-1] + b"\xff")
+    await logging.write(400)
+    if "entries" in path:
+        # The old bundle is read by nobody: the new one is made from the rows.
+        assert (await (await started(logging)).step()).root == await logging.root(420)
+        return
+    with pytest.raises(LogBroken):
+        await sequencer.step()
+    with pytest.raises(LogBroken):
+        await (await started(logging)).step()
+    assert not (logging.files() / "tile/0/000").exists()
+    assert (await shown(logging)).size == 20
+
+
+async def test_a_database_put_back_is_found_by_the_memory(logging, tmp_path):
+    sequencer = await started(logging)
+    await logging.write(5)
+    await sequencer.step()
+    await logging.engine.dispose()
+    shutil.copy(tmp_path / "core.db", tmp_path / "old.db")
+    await logging.write(5)
+    await sequencer.step()
+    await logging.engine.dispose()
+    for stale in tmp_path.glob("core.db*"):
+        stale.unlink()
+    shutil.copy(tmp_path / "old.db", tmp_path / "core.db")
+    for _ in range(3):
+        with pytest.raises(LogBroken, match="shorter than this core remembers"):
+            await (await started(logging)).step()
+        # Other history of the same length and longer is no way out.
+        await logging.write(5)
+    assert (await shown(logging)).size == 10
+
+
+async def test_another_root_of_the_same_size_is_never_signed(logging):
+    await logging.write(5)
+    await (await started(logging)).step()
+    signed = logging.vault.calls["sign_with"]
+    await forge(
+        logging,
+        "UPDATE log_pending SET leaf = x'00' WHERE position = 2",
+        "UPDATE log_head SET published = 0, size = 0, position = 0, root = x'" + "00" * 32 + "'",
+        "DELETE FROM log_leaf",
+        "DELETE FROM log_checkpoint",
+    )
+    with pytest.raises(LogBroken):
+        await (await started(logging)).step()
+    shutil.rmtree(logging.files())
+    with pytest.raises(LogBroken):
+        await (await started(logging)).step()
+    assert logging.vault.calls["sign_with"] == signed
+
+
+async def test_a_stored_checkpoint_that_was_forged_is_not_shown(logging):
+    await logging.write(5)
+    await (await started(logging)).step()
+    (logging.files() / "checkpoint").unlink()
+    await forge(logging, "UPDATE log_checkpoint SET note = x'00'")
+    with pytest.raises(LogBroken, match="not one of this log"):
+        await (await started(logging)).step()
+    with pytest.raises(LogBroken, match="not one of this log"):
+        await logging.sequencer("core-2").follow()
+    assert not (logging.files() / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("table", [log_pending, log_leaf, log_checkpoint])
+async def test_rows_only_grow(logging, table):
+    await logging.write(2)
+    await (await started(logging)).step()
+    for statement in (sa.delete(table), sa.update(table).values({list(table.c)[-1].name: b"x"})):
+        with pytest.raises(sa.exc.IntegrityError, match="only grows"):
+            async with logging.engine.begin() as connection:
+                await connection.execute(statement)
+
+
+async def test_behind_nothing_may_be_signed(logging):
+    lag = Lag(logging.clock, SHARD, LagLimits(age=timedelta(seconds=60), leaves=10))
+
+    async def ask():
+        async with logging.engine.begin() as connection:
+            await lag.refuse_if_behind(connection)
+
+    await ask()
+    await logging.write(10)
+    await ask()
+    await logging.write(1)
+    with pytest.raises(LogUnavailable):
+        await ask()
+    sequencer = await started(logging)
+    await sequencer.step()
+    await ask()
+    logging.clock.advance(3600)
+    await ask()
+    await logging.write(1)
+    logging.clock.advance(60)
+    await ask()
+    logging.clock.advance(1)
+    with pytest.raises(LogUnavailable):
+        await ask()
+    # To have an index is not enough: a checkpoint must cover it.
+    with mock.patch.object(Mirror, "grow", side_effect=ConnectionError), pytest.raises(ConnectionError):
+        await sequencer.step()
+    with pytest.raises(LogUnavailable):
+        await ask()
+    await sequencer.step()
+    await ask()
