@@ -23,8 +23,11 @@ SECRET_BYTES = 32
 # CKO_VENDOR_DEFINED: none of ours, for an object that does not tell its class.
 VENDOR_DEFINED = 0x80000000
 
-ADDED_LATER: Mapping[Inventory, tuple[SigningKey, ...]] = {Inventory.CORE: (SigningKey.SEAL,), Inventory.PKI: ()}
-"""Keys that tokens of earlier versions lack; the ceremony completes such a token by exactly them."""
+ADDED_LATER: Mapping[Inventory, tuple[SigningKey, ...]] = {
+    Inventory.CORE: (SigningKey.SEAL, SigningKey.LOG),
+    Inventory.PKI: (),
+}
+"""Keys that tokens of earlier versions lack, oldest first; the ceremony completes such a token by exactly them."""
 
 OF_EARLIER_VERSION = "the token is of an earlier version: `rubrica hsm init` adds what is missing"
 
@@ -157,10 +160,11 @@ def audit(session: Session, cryptoki: Cryptoki, keys: Iterable[KeySpec]) -> list
 
 def added_later(session: Session, cryptoki: Cryptoki, inventory: Inventory) -> tuple[KeySpec, ...]:
     """The keys that a token of an earlier version lacks; none where anything else is off, or nothing is missing."""
-    later = tuple(key for key in keys_of(inventory) if key.name in ADDED_LATER[inventory])
-    before = [key for key in keys_of(inventory) if key not in later]
-    if audit(session, cryptoki, [*before, *later]) and not audit(session, cryptoki, before):
-        return later
+    keys, later = keys_of(inventory), len(ADDED_LATER[inventory])
+    # They came in the order of the list: each earlier version has the beginning of it.
+    for missing in range(later + 1):
+        if not audit(session, cryptoki, keys[: len(keys) - missing]):
+            return keys[len(keys) - missing :]
     return ()
 
 

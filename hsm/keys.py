@@ -26,7 +26,7 @@ class WrappingKey(StrEnum):
 
 
 class SigningKey(StrEnum):
-    """P-256 keys that stay on the token. LOG comes with the feature that uses it."""
+    """P-256 keys that stay on the token."""
 
     TOKENS = "TOK"
     SEAL = "SEAL"

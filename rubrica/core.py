@@ -17,8 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 import audit.log
 import authn.tables
 import signer.tables
+from audit.lag import Lag, LagLimits
 from audit.log import Log
 from audit.reading import LogReader
+from audit.sequencer import Memory, Sequencer
 from authn.agencies import WEB, Caller, CallerRegister, Right
 from authn.area import Area
 from authn.assertions import ClientAuthenticator
@@ -78,6 +80,7 @@ LEASE_RENEWAL_SECONDS = 3.0
 SWEEP_SECONDS = 30.0
 NOTICE_SECONDS = 5.0
 REFILL_SECONDS = 1.0
+LOG_SHARD = "1"
 AREA_RETURN_PATH = "area/return"
 """Where an edge takes identity tokens (``api/web/area.py``), behind its address."""
 
@@ -130,6 +133,7 @@ class Core:
     codes: SealedActivationCodes
     stretcher: Stretcher
     sender: OutboxSender
+    sequencer: Sequencer
     notices: BlockNotices
     code_notices: CodeBlockNotices
     clock: Clock
@@ -192,7 +196,7 @@ async def _serve(settings: CoreSettings) -> None:
             await _publish_token_key(core.vault, settings.token_key_file)
         async with listening(settings.sockets_dir, core):
             log.info("core ready", epoch=core.epochs.current)
-            await _until_stopped(core)
+            await _until_stopped(core, settings.instance)
         await core.epochs.close()
         log.info("core stopped")
     finally:
@@ -215,6 +219,7 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
             await connection.run_sync(metadata.create_all)
     parameters = StretchParameters(settings.argon2_time_cost, settings.argon2_memory_kib)
     leaves = Log(clock)
+    lag = Lag(clock, LOG_SHARD, LagLimits(age=settings.log_age_limit, leaves=settings.log_backlog_limit))
     columns = await ColumnCipher.load(engine, vault)
     register = CitizenRegister(vault, columns, clock)
     texts = SMSTexts(service=settings.service_name, gate_host=settings.gate_host)
@@ -392,9 +397,19 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
             issuer=outside.issuer,
             anchors=anchors,
             refusals=refusals,
+            lag=lag,
         ),
         newborns=newborns,
         revocation=Revocation(engine, register, credentials, open_work, outside.issuer, leaves),
+        sequencer=Sequencer(
+            engine=engine,
+            vault=vault,
+            clock=clock,
+            folder=settings.log_dir or settings.state_dir / "log",
+            memory=Memory(settings.log_memory_file or settings.state_dir / "log-memory.json"),
+            shard=LOG_SHARD,
+            origin=f"{settings.log_origin or f'{settings.gate_host}/log'}/{LOG_SHARD}",
+        ),
         sender=OutboxSender(engine, outbox, outside.gateway, clock),
         notices=BlockNotices(engine=engine, register=register, outbox=outbox, texts=texts, log=leaves, clock=clock),
         code_notices=CodeBlockNotices(
@@ -409,13 +424,14 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
     )
 
 
-async def _until_stopped(core: Core) -> None:
+async def _until_stopped(core: Core, instance: str) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     chores = [
         asyncio.create_task(core.sender.run()),
+        asyncio.create_task(core.sequencer.run(instance)),
         asyncio.create_task(_every(LEASE_RENEWAL_SECONDS, core.epochs.renew)),
         asyncio.create_task(_every(LEASE_RENEWAL_SECONDS, core.epochs.fence_dead)),
         asyncio.create_task(_every(REFILL_SECONDS, core.newborns.refill)),

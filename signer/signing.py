@@ -8,6 +8,7 @@ from enum import Enum, auto
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from audit.lag import Lag
 from audit.log import Event, EventTag, Log
 from authn.locks import NamedLocks
 from authn.registration.citizens import Citizen, CitizenRegister
@@ -95,6 +96,7 @@ class Signing:
         issuer: Issuer,
         anchors: TrustAnchors,
         refusals: Refusals,
+        lag: Lag,
     ) -> None:
         self._engine = engine
         self._vault = vault
@@ -108,6 +110,7 @@ class Signing:
         self._issuer = issuer
         self._anchors = anchors
         self._refusals = refusals
+        self._lag = lag
         self._parking = Parking(vault)
         self._closing = Closing(engine, approvals, Tokens(vault, clock))
         self._locks = NamedLocks()
@@ -302,10 +305,15 @@ class Signing:
             raise
 
     async def _reserve(self, opened: _Opened, built: Mapping[int, Built]) -> list[_Reservation]:
-        """Steps 14 and 16: each row AUTHORIZED → RESERVED by this epoch, with its INTENT, in one commit."""
+        """Steps 14 and 16: each row AUTHORIZED → RESERVED by this epoch, with its INTENT, in one commit.
+
+        Raises:
+            LogUnavailable: The log is behind: no log, no signature.
+        """
         approval = opened.approval
         epoch = self._epochs.current
         async with self._engine.begin() as connection:
+            await self._lag.refuse_if_behind(connection)
             standing = await self._standing(connection, opened, epoch)
             if standing is Standing.ALIVE:
                 return await self._reserve_alive(connection, opened, built, epoch)

@@ -101,6 +101,18 @@ class CoreSettings(ProcessSettings):
     """``aud`` of agencies' assertions: the edge's address."""
     items_per_request: Annotated[int, Field(ge=1, le=10_000)] = 100
 
+    log_dir: Path | None = None
+    """Tiles and checkpoint of the signing log, for auditors to read; by default ``log`` in ``state_dir``."""
+    log_memory_file: Path | None = None
+    """Size and root of the last tree that was signed, kept away from database and ``log_dir``: it finds a database that
+    was put back. By default ``log-memory.json`` in ``state_dir``."""
+    log_origin: Annotated[str, Field(pattern=r"^[^\s+]{0,120}$")] = ""
+    """Name of the log in its checkpoints, without spaces or plus; by default ``log`` behind the gate's host name."""
+    log_age_limit: Annotated[timedelta, Field(ge=timedelta(seconds=5))] = timedelta(seconds=60)
+    """Nothing is signed while a leaf of this age is in no checkpoint."""
+    log_backlog_limit: Annotated[int, Field(ge=1)] = 10_000
+    """Nothing is signed while more leaves than this are in no checkpoint."""
+
     sms_url: str
     """The SMS gateway's address; gets a POST with the JSON members ``id``, ``to`` and ``text``."""
     sms_secret_file: Path | None = None

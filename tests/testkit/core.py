@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -335,6 +336,9 @@ def core_settings(folder: Path, **changes: object) -> CoreSettings:
         "argon2_time_cost": 1,
         "argon2_memory_kib": 64,
         "sms_budget": (),
+        # No sequencer runs here, and clocks jump.
+        "log_age_limit": timedelta(days=3650),
+        "log_backlog_limit": 10**9,
     }
     return CoreSettings(**{**values, **changes})  # type: ignore[arg-type]
 

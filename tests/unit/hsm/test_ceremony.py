@@ -9,7 +9,7 @@ import pytest
 
 from hsm.ceremony import TokenState, initialise, initialise_token, status
 from hsm.errors import HSMError, InventoryMismatch, PINRefused, TokenUnavailable
-from hsm.keys import Inventory
+from hsm.keys import Inventory, SigningKey
 from hsm.settings import TokenSettings
 from tests.testkit.softhsm import core_token, empty_token, token_settings
 from tests.testkit.token_acts import act, start
@@ -30,7 +30,8 @@ def test_from_nothing_to_complete_and_then_left_alone(tmp_path: Path) -> None:
     first = initialise(settings, Inventory.CORE)
     assert (first.state, first.made) == (TokenState.COMPLETE, True)
     keys = key_files(settings)
-    assert len(keys) == len(first.keys) + 2, "a pair is two objects"
+    pairs = {SigningKey.TOKENS, SigningKey.SEAL, SigningKey.LOG}
+    assert len(keys) == len(first.keys) + len(pairs), "a pair is two objects"
     again = initialise(settings, Inventory.CORE)
     assert (again.state, again.made) == (TokenState.COMPLETE, False)
     assert keys == key_files(settings)
@@ -89,14 +90,18 @@ def test_ceremony_refuses_a_token_with_foreign_or_loosened_keys(tmp_path: Path) 
     assert report.findings == ("KEK_1 (secret key): CKA_DECRYPT is off",)
 
 
-def test_token_of_an_earlier_version_is_refused_and_completed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacking", [("SEAL_1", "LOG_1"), ("LOG_1",)])
+def test_token_of_an_earlier_version_is_refused_and_completed(tmp_path: Path, lacking: tuple[str, ...]) -> None:
     settings = core_token(tmp_path)
     before = key_files(settings)
-    assert act(settings, "destroy", "SEAL_1") == 2
+    for label in lacking:
+        assert act(settings, "destroy", label) == 2
     older = key_files(settings)
     report = status(settings, Inventory.CORE)
     assert report.state is TokenState.REFUSED
-    assert report.findings[:2] == ("SEAL_1 (private key): missing", "SEAL_1 (public key): missing"), report.findings
+    assert report.findings[: 2 * len(lacking)] == tuple(
+        f"{label} ({half} key): missing" for label in lacking for half in ("private", "public")
+    )
     assert "`rubrica hsm init` adds what is missing" in "; ".join(report.findings)
 
     completed = initialise(settings, Inventory.CORE)
@@ -107,13 +112,13 @@ def test_token_of_an_earlier_version_is_refused_and_completed(tmp_path: Path) ->
     assert {path: files[path] for path in older} == older, "no other key is touched"
 
 
-@pytest.mark.parametrize("also", ["K_idx_1", "TOK_1"])
-def test_no_token_is_completed_that_lacks_more(tmp_path: Path, also: str) -> None:
+@pytest.mark.parametrize("lacking", [("K_idx_1", "SEAL_1", "LOG_1"), ("TOK_1", "LOG_1"), ("SEAL_1",)])
+def test_no_token_is_completed_that_no_version_made(tmp_path: Path, lacking: tuple[str, ...]) -> None:
     settings = core_token(tmp_path)
-    act(settings, "destroy", "SEAL_1")
-    act(settings, "destroy", also)
+    for label in lacking:
+        act(settings, "destroy", label)
     keys = key_files(settings)
-    with pytest.raises(InventoryMismatch, match=f"{also}.*missing"):
+    with pytest.raises(InventoryMismatch, match=f"{lacking[0]}.*missing"):
         initialise(settings, Inventory.CORE)
     assert key_files(settings) == keys
 

@@ -28,7 +28,7 @@ async def refusal(settings: TokenSettings) -> str:
 def test_honest_tokens_are_complete(settings: TokenSettings, tmp_path: Path) -> None:
     core = status(settings, Inventory.CORE)
     assert (core.state, core.findings) == (TokenState.COMPLETE, ())
-    names = ["KEK", "KEK_sap", "K_pep", "K_act", "K_row", "K_pid", "K_idx", "K_dev", "K_col", "TOK", "SEAL"]
+    names = ["KEK", "KEK_sap", "K_pep", "K_act", "K_row", "K_pid", "K_idx", "K_dev", "K_col", "TOK", "SEAL", "LOG"]
     assert list(core.keys) == [f"{name}_1" for name in names]
     pki = status(pki_token(tmp_path), Inventory.PKI)
     assert (pki.state, pki.keys) == (TokenState.COMPLETE, ("ROOT_1", "CA_1", "OCSP_1", "TSA_1"))
