@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+import audit.horizon
 import audit.log
-import audit.reading
 from audit.entries import Filter, Page
 from audit.log import Event, EventTag, Log
 from audit.reading import ApprovedList, LogReader
@@ -68,7 +68,7 @@ async def test_a_late_commit_of_a_low_position_is_not_skipped(engine: AsyncEngin
 
 
 async def test_a_writer_that_never_ends_is_told(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit.reading, "SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(audit.horizon, "SETTLE_SECONDS", 0.2)
     async with engine.connect() as stuck:
         await LOG.append(stuck, numbered(1))
         with pytest.raises(LogUnavailable):
