@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from audit.entries import Entry, EvidenceState, Filter, Leaf, Page
+from audit.entries import Entry, EvidenceState, Filter, Leaf, LogDescription, Page
 from audit.proto import audit_pb2, audit_pb2_grpc
 from domain.digests import Digest, DigestAlgorithm
 
@@ -56,6 +56,30 @@ class AuditorClient:
         """
         request = audit_pb2.EntryRequest(id=leaf_id)
         return _entry(await self._call(self._stub.Entry, request, deadline_seconds=PAGE_SECONDS))
+
+    async def log(self) -> LogDescription:
+        """Which log this is, and what was published last."""
+        answer = await self._call(self._stub.Log, audit_pb2.LogRequest(), deadline_seconds=PAGE_SECONDS)
+        return LogDescription(answer.origin, answer.key, answer.checkpoint)
+
+    async def proof(self, leaf_id: str) -> str:
+        """That an entry is in the log, as C2SP tlog-proof.
+
+        Raises:
+            NotFound: There is no such entry.
+            LogUnavailable: No checkpoint covers it yet.
+        """
+        answer = await self._call(self._stub.Proof, audit_pb2.EntryRequest(id=leaf_id), deadline_seconds=PAGE_SECONDS)
+        return str(answer.proof)
+
+    async def file(self, path: str) -> bytes:
+        """A file of the tree.
+
+        Raises:
+            NotFound: The tree has none of this name.
+        """
+        answer = await self._call(self._stub.File, audit_pb2.FileRequest(path=path), deadline_seconds=PAGE_SECONDS)
+        return bytes(answer.content)
 
 
 def _milliseconds(moment: datetime) -> int:

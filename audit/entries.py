@@ -148,3 +148,15 @@ class Page:
     """Give it as ``after`` for the next page: everything up to here was looked at and is final."""
     at_end: bool
     """Nothing was there behind it at that moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogDescription:
+    """Which log this is."""
+
+    origin: str
+    """Its name in checkpoints."""
+    spki: bytes
+    """The key that signs them: SubjectPublicKeyInfo, DER. Whoever audits keeps it from before."""
+    checkpoint: bytes
+    """The newest one, a signed note; empty before the first."""

@@ -8,6 +8,7 @@ import grpc
 from audit.entries import PID_SIZE_BYTES, Entry, Filter, Result
 from audit.log import EventTag
 from audit.proto import audit_pb2, audit_pb2_grpc
+from audit.published import Published
 from audit.reading import LogReader
 from domain.errors import MalformedRequest
 
@@ -17,8 +18,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class AuditorServicer(audit_pb2_grpc.AuditorServicer):
     """For auditors; it only reads."""
 
-    def __init__(self, reader: LogReader) -> None:
+    def __init__(self, reader: LogReader, published: Published) -> None:
         self._reader = reader
+        self._published = published
 
     async def Entries(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """A page."""
@@ -32,6 +34,22 @@ class AuditorServicer(audit_pb2_grpc.AuditorServicer):
         """One entry."""
         del context
         return _message(await self._reader.entry(request.id))
+
+    async def Log(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """Name, key and newest checkpoint."""
+        del request, context
+        described = await self._published.describe()
+        return audit_pb2.LogAnswer(origin=described.origin, key=described.spki, checkpoint=described.checkpoint)
+
+    async def Proof(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """That an entry is in the log."""
+        del context
+        return audit_pb2.ProofAnswer(proof=await self._published.proof(request.id))
+
+    async def File(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """A tile or bundle."""
+        del context
+        return audit_pb2.FileAnswer(content=await self._published.file(request.path))
 
 
 def _filter(request: Any) -> Filter:

@@ -104,6 +104,47 @@ def show(
 
 
 @app.command()
+def prove(
+    entry_id: Annotated[str, typer.Argument(metavar="ID", help="Id of an entry, as in a list or receipt.")],
+    out: Annotated[Path | None, typer.Option(help="A file for the proof; standard output without it.")] = None,
+    socket: Socket = None,
+) -> None:
+    """Give a proof that an entry is in the log (C2SP tlog-proof); it can be checked offline, for ever."""
+
+    async def question(channel: "grpc.aio.Channel") -> str:
+        return await _client(channel).proof(entry_id)
+
+    proof = ask("auditor", socket, question)
+    if out is None:
+        typer.echo(proof, nl=False)
+        return
+    try:
+        out.write_text(proof, encoding="utf-8")
+    except OSError as error:
+        fail(f"{out} cannot be written: {error.strerror}")
+
+
+@app.command()
+def tree(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or one that this command made before.")],
+    socket: Socket = None,
+) -> None:
+    """Fetch the tree as it is published, into a folder that can be checked offline: only what is not there yet."""
+    from rubrica.audit_tree import KeptDiffers, fetch
+
+    async def question(channel: "grpc.aio.Channel") -> int:
+        return await fetch(_client(channel), folder.absolute())
+
+    try:
+        size = ask("auditor", socket, question)
+    except KeptDiffers as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{folder} cannot be written: {error.strerror}")
+    typer.echo(f"{size} leaves in {folder}")
+
+
+@app.command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is empty, or not there yet.")],
     citizen: Citizen = "",

@@ -19,6 +19,7 @@ import authn.tables
 import signer.tables
 from audit.lag import Lag, LagLimits
 from audit.log import Log
+from audit.published import Published
 from audit.reading import LogReader
 from audit.sequencer import Memory, Sequencer
 from authn.agencies import WEB, Caller, CallerRegister, Right
@@ -134,6 +135,7 @@ class Core:
     stretcher: Stretcher
     sender: OutboxSender
     sequencer: Sequencer
+    published: Published
     notices: BlockNotices
     code_notices: CodeBlockNotices
     clock: Clock
@@ -219,6 +221,8 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
             await connection.run_sync(metadata.create_all)
     parameters = StretchParameters(settings.argon2_time_cost, settings.argon2_memory_kib)
     leaves = Log(clock)
+    log_dir = settings.log_dir or settings.state_dir / "log"
+    origin = f"{settings.log_origin or f'{settings.gate_host}/log'}/{LOG_SHARD}"
     lag = Lag(clock, LOG_SHARD, LagLimits(age=settings.log_age_limit, leaves=settings.log_backlog_limit))
     columns = await ColumnCipher.load(engine, vault)
     register = CitizenRegister(vault, columns, clock)
@@ -405,11 +409,12 @@ async def wire(settings: CoreSettings, outside: CoreOutside) -> Core:
             engine=engine,
             vault=vault,
             clock=clock,
-            folder=settings.log_dir or settings.state_dir / "log",
+            folder=log_dir,
             memory=Memory(settings.log_memory_file or settings.state_dir / "log-memory.json"),
             shard=LOG_SHARD,
-            origin=f"{settings.log_origin or f'{settings.gate_host}/log'}/{LOG_SHARD}",
+            origin=origin,
         ),
+        published=Published(engine=engine, vault=vault, folder=log_dir, shard=LOG_SHARD, origin=origin),
         sender=OutboxSender(engine, outbox, outside.gateway, clock),
         notices=BlockNotices(engine=engine, register=register, outbox=outbox, texts=texts, log=leaves, clock=clock),
         code_notices=CodeBlockNotices(

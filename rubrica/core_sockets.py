@@ -96,7 +96,7 @@ def _for_operator(core: "Core", server: grpc.aio.Server) -> None:
 
 
 def _for_auditor(core: "Core", server: grpc.aio.Server) -> None:
-    audit_pb2_grpc.add_AuditorServicer_to_server(AuditorServicer(core.reader), server)
+    audit_pb2_grpc.add_AuditorServicer_to_server(AuditorServicer(core.reader, core.published), server)
 
 
 _SERVICES: dict[str, Callable[["Core", grpc.aio.Server], None]] = {

@@ -24,23 +24,33 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61udit/proto/audit.proto\x12\x10rubrica.audit.v1\"\xa7\x01\n\x0e\x45ntriesRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x0b\n\x03pid\x18\x03 \x01(\x0c\x12\x0e\n\x06\x61gency\x18\x04 \x01(\t\x12\x12\n\x05since\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\x05until\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12\r\n\x05types\x18\x07 \x03(\t\x12\x0f\n\x07results\x18\x08 \x03(\tB\x08\n\x06_sinceB\x08\n\x06_until\"]\n\rEntriesAnswer\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.rubrica.audit.v1.LogEntry\x12\x0f\n\x07reached\x18\x02 \x01(\x03\x12\x0e\n\x06\x61t_end\x18\x03 \x01(\x08\"\x1a\n\x0c\x45ntryRequest\x12\n\n\x02id\x18\x01 \x01(\t\"*\n\x06\x44igest\x12\x11\n\talgorithm\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x92\x02\n\x08LogEntry\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\x12\x0e\n\x06result\x18\x03 \x01(\t\x12\x0e\n\x06\x61gency\x18\x04 \x01(\t\x12\x13\n\x0b\x61gency_name\x18\x05 \x01(\t\x12\x0f\n\x07purpose\x18\x06 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x07 \x01(\t\x12\x11\n\tpackaging\x18\x08 \x01(\t\x12\x11\n\talgorithm\x18\t \x01(\t\x12\x11\n\tproved_by\x18\n \x01(\t\x12)\n\x07\x64igests\x18\x0b \x03(\x0b\x32\x18.rubrica.audit.v1.Digest\x12\x1a\n\x12\x63\x65rtificate_serial\x18\x0c \x01(\t\x12\x10\n\x08\x65vidence\x18\r \x01(\t2\x9c\x01\n\x07\x41uditor\x12L\n\x07\x45ntries\x12 .rubrica.audit.v1.EntriesRequest\x1a\x1f.rubrica.audit.v1.EntriesAnswer\x12\x43\n\x05\x45ntry\x12\x1e.rubrica.audit.v1.EntryRequest\x1a\x1a.rubrica.audit.v1.LogEntryb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61udit/proto/audit.proto\x12\x10rubrica.audit.v1\"\x0c\n\nLogRequest\"<\n\tLogAnswer\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\"\x1c\n\x0bProofAnswer\x12\r\n\x05proof\x18\x01 \x01(\t\"\x1b\n\x0b\x46ileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x1d\n\nFileAnswer\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"\xa7\x01\n\x0e\x45ntriesRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x0b\n\x03pid\x18\x03 \x01(\x0c\x12\x0e\n\x06\x61gency\x18\x04 \x01(\t\x12\x12\n\x05since\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\x05until\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12\r\n\x05types\x18\x07 \x03(\t\x12\x0f\n\x07results\x18\x08 \x03(\tB\x08\n\x06_sinceB\x08\n\x06_until\"]\n\rEntriesAnswer\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.rubrica.audit.v1.LogEntry\x12\x0f\n\x07reached\x18\x02 \x01(\x03\x12\x0e\n\x06\x61t_end\x18\x03 \x01(\x08\"\x1a\n\x0c\x45ntryRequest\x12\n\n\x02id\x18\x01 \x01(\t\"*\n\x06\x44igest\x12\x11\n\talgorithm\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x92\x02\n\x08LogEntry\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\x12\x0e\n\x06result\x18\x03 \x01(\t\x12\x0e\n\x06\x61gency\x18\x04 \x01(\t\x12\x13\n\x0b\x61gency_name\x18\x05 \x01(\t\x12\x0f\n\x07purpose\x18\x06 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x07 \x01(\t\x12\x11\n\tpackaging\x18\x08 \x01(\t\x12\x11\n\talgorithm\x18\t \x01(\t\x12\x11\n\tproved_by\x18\n \x01(\t\x12)\n\x07\x64igests\x18\x0b \x03(\x0b\x32\x18.rubrica.audit.v1.Digest\x12\x1a\n\x12\x63\x65rtificate_serial\x18\x0c \x01(\t\x12\x10\n\x08\x65vidence\x18\r \x01(\t2\xeb\x02\n\x07\x41uditor\x12L\n\x07\x45ntries\x12 .rubrica.audit.v1.EntriesRequest\x1a\x1f.rubrica.audit.v1.EntriesAnswer\x12\x43\n\x05\x45ntry\x12\x1e.rubrica.audit.v1.EntryRequest\x1a\x1a.rubrica.audit.v1.LogEntry\x12@\n\x03Log\x12\x1c.rubrica.audit.v1.LogRequest\x1a\x1b.rubrica.audit.v1.LogAnswer\x12\x46\n\x05Proof\x12\x1e.rubrica.audit.v1.EntryRequest\x1a\x1d.rubrica.audit.v1.ProofAnswer\x12\x43\n\x04\x46ile\x12\x1d.rubrica.audit.v1.FileRequest\x1a\x1c.rubrica.audit.v1.FileAnswerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'audit.proto.audit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENTRIESREQUEST']._serialized_start=46
-  _globals['_ENTRIESREQUEST']._serialized_end=213
-  _globals['_ENTRIESANSWER']._serialized_start=215
-  _globals['_ENTRIESANSWER']._serialized_end=308
-  _globals['_ENTRYREQUEST']._serialized_start=310
-  _globals['_ENTRYREQUEST']._serialized_end=336
-  _globals['_DIGEST']._serialized_start=338
-  _globals['_DIGEST']._serialized_end=380
-  _globals['_LOGENTRY']._serialized_start=383
-  _globals['_LOGENTRY']._serialized_end=657
-  _globals['_AUDITOR']._serialized_start=660
-  _globals['_AUDITOR']._serialized_end=816
+  _globals['_LOGREQUEST']._serialized_start=45
+  _globals['_LOGREQUEST']._serialized_end=57
+  _globals['_LOGANSWER']._serialized_start=59
+  _globals['_LOGANSWER']._serialized_end=119
+  _globals['_PROOFANSWER']._serialized_start=121
+  _globals['_PROOFANSWER']._serialized_end=149
+  _globals['_FILEREQUEST']._serialized_start=151
+  _globals['_FILEREQUEST']._serialized_end=178
+  _globals['_FILEANSWER']._serialized_start=180
+  _globals['_FILEANSWER']._serialized_end=209
+  _globals['_ENTRIESREQUEST']._serialized_start=212
+  _globals['_ENTRIESREQUEST']._serialized_end=379
+  _globals['_ENTRIESANSWER']._serialized_start=381
+  _globals['_ENTRIESANSWER']._serialized_end=474
+  _globals['_ENTRYREQUEST']._serialized_start=476
+  _globals['_ENTRYREQUEST']._serialized_end=502
+  _globals['_DIGEST']._serialized_start=504
+  _globals['_DIGEST']._serialized_end=546
+  _globals['_LOGENTRY']._serialized_start=549
+  _globals['_LOGENTRY']._serialized_end=823
+  _globals['_AUDITOR']._serialized_start=826
+  _globals['_AUDITOR']._serialized_end=1189
 # @@protoc_insertion_point(module_scope)

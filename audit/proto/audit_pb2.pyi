@@ -6,6 +6,38 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class LogRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LogAnswer(_message.Message):
+    __slots__ = ("origin", "key", "checkpoint")
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    origin: str
+    key: bytes
+    checkpoint: bytes
+    def __init__(self, origin: _Optional[str] = ..., key: _Optional[bytes] = ..., checkpoint: _Optional[bytes] = ...) -> None: ...
+
+class ProofAnswer(_message.Message):
+    __slots__ = ("proof",)
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    proof: str
+    def __init__(self, proof: _Optional[str] = ...) -> None: ...
+
+class FileRequest(_message.Message):
+    __slots__ = ("path",)
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    def __init__(self, path: _Optional[str] = ...) -> None: ...
+
+class FileAnswer(_message.Message):
+    __slots__ = ("content",)
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    def __init__(self, content: _Optional[bytes] = ...) -> None: ...
+
 class EntriesRequest(_message.Message):
     __slots__ = ("after", "limit", "pid", "agency", "since", "until", "types", "results")
     AFTER_FIELD_NUMBER: _ClassVar[int]

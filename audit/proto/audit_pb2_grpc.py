@@ -45,6 +45,21 @@ class AuditorStub:
                 request_serializer=audit_dot_proto_dot_audit__pb2.EntryRequest.SerializeToString,
                 response_deserializer=audit_dot_proto_dot_audit__pb2.LogEntry.FromString,
                 _registered_method=True)
+        self.Log = channel.unary_unary(
+                '/rubrica.audit.v1.Auditor/Log',
+                request_serializer=audit_dot_proto_dot_audit__pb2.LogRequest.SerializeToString,
+                response_deserializer=audit_dot_proto_dot_audit__pb2.LogAnswer.FromString,
+                _registered_method=True)
+        self.Proof = channel.unary_unary(
+                '/rubrica.audit.v1.Auditor/Proof',
+                request_serializer=audit_dot_proto_dot_audit__pb2.EntryRequest.SerializeToString,
+                response_deserializer=audit_dot_proto_dot_audit__pb2.ProofAnswer.FromString,
+                _registered_method=True)
+        self.File = channel.unary_unary(
+                '/rubrica.audit.v1.Auditor/File',
+                request_serializer=audit_dot_proto_dot_audit__pb2.FileRequest.SerializeToString,
+                response_deserializer=audit_dot_proto_dot_audit__pb2.FileAnswer.FromString,
+                _registered_method=True)
 
 
 class AuditorServicer:
@@ -65,6 +80,27 @@ class AuditorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Log(self, request, context):
+        """Which log this is, and the key of its checkpoints.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Proof(self, request, context):
+        """That an entry is in the log: C2SP tlog-proof.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def File(self, request, context):
+        """A file of the tree as it is on disk.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +113,21 @@ def add_AuditorServicer_to_server(servicer, server):
                     servicer.Entry,
                     request_deserializer=audit_dot_proto_dot_audit__pb2.EntryRequest.FromString,
                     response_serializer=audit_dot_proto_dot_audit__pb2.LogEntry.SerializeToString,
+            ),
+            'Log': grpc.unary_unary_rpc_method_handler(
+                    servicer.Log,
+                    request_deserializer=audit_dot_proto_dot_audit__pb2.LogRequest.FromString,
+                    response_serializer=audit_dot_proto_dot_audit__pb2.LogAnswer.SerializeToString,
+            ),
+            'Proof': grpc.unary_unary_rpc_method_handler(
+                    servicer.Proof,
+                    request_deserializer=audit_dot_proto_dot_audit__pb2.EntryRequest.FromString,
+                    response_serializer=audit_dot_proto_dot_audit__pb2.ProofAnswer.SerializeToString,
+            ),
+            'File': grpc.unary_unary_rpc_method_handler(
+                    servicer.File,
+                    request_deserializer=audit_dot_proto_dot_audit__pb2.FileRequest.FromString,
+                    response_serializer=audit_dot_proto_dot_audit__pb2.FileAnswer.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +185,87 @@ class Auditor:
             '/rubrica.audit.v1.Auditor/Entry',
             audit_dot_proto_dot_audit__pb2.EntryRequest.SerializeToString,
             audit_dot_proto_dot_audit__pb2.LogEntry.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Log(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.audit.v1.Auditor/Log',
+            audit_dot_proto_dot_audit__pb2.LogRequest.SerializeToString,
+            audit_dot_proto_dot_audit__pb2.LogAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Proof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.audit.v1.Auditor/Proof',
+            audit_dot_proto_dot_audit__pb2.EntryRequest.SerializeToString,
+            audit_dot_proto_dot_audit__pb2.ProofAnswer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def File(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rubrica.audit.v1.Auditor/File',
+            audit_dot_proto_dot_audit__pb2.FileRequest.SerializeToString,
+            audit_dot_proto_dot_audit__pb2.FileAnswer.FromString,
             options,
             channel_credentials,
             insecure,

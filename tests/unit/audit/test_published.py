@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from audit.checkpoint import CheckpointRefused, read_checkpoint
 from audit.log import log_pending, metadata
 from audit.merkle import includes, leaf_hash
-from audit.proofs import Proofs
+from audit.published import Published
 from domain.errors import LogUnavailable, NotFound
 from hsm.keys import SigningKey
 from rubrica.database import make_engine
@@ -23,6 +23,10 @@ async def logging(tmp_path):
         await connection.run_sync(metadata.create_all)
     yield Logging(engine, tmp_path, FrozenClock())
     await engine.dispose()
+
+
+def published(logging, name="core-1"):
+    return Published(engine=logging.engine, vault=logging.vault, folder=logging.files(name), shard=SHARD, origin=ORIGIN)
 
 
 async def ids(logging):
@@ -41,7 +45,7 @@ def holds(proof: str, spki: bytes) -> bool:
 
 
 async def test_every_leaf_is_proved_under_the_newest_checkpoint(logging):
-    proofs, sequencer = Proofs(logging.engine, logging.files(), SHARD), logging.sequencer()
+    proofs, sequencer = published(logging), logging.sequencer()
     await sequencer.take_over("core-1")
     for leaves in (1, 4, 300):
         await logging.write(leaves)
@@ -60,7 +64,7 @@ async def test_every_leaf_is_proved_under_the_newest_checkpoint(logging):
 
 
 async def test_before_its_checkpoint_there_is_no_proof(logging):
-    proofs, sequencer = Proofs(logging.engine, logging.files(), SHARD), logging.sequencer()
+    proofs, sequencer = published(logging), logging.sequencer()
     await sequencer.take_over("core-1")
     await logging.write(1)
     (first,) = await ids(logging)
@@ -75,6 +79,21 @@ async def test_before_its_checkpoint_there_is_no_proof(logging):
         await proofs.proof("0" * 26)
     await sequencer.step()
     assert await proofs.proof(first)
-    elsewhere = Proofs(logging.engine, logging.files("core-2"), SHARD)
+    elsewhere = published(logging, "core-2")
     with pytest.raises(LogUnavailable):
         await elsewhere.proof(first)
+
+
+async def test_files_are_given_by_their_names_and_nothing_else_is(logging):
+    given, sequencer = published(logging), logging.sequencer()
+    assert (await given.describe()).checkpoint == b""
+    await sequencer.take_over("core-1")
+    await logging.write(3)
+    checkpoint = await sequencer.step()
+    described = await given.describe()
+    assert read_checkpoint(described.checkpoint, described.origin, described.spki) == checkpoint
+    assert await given.file("tile/0/000.p/3") == (logging.files() / "tile/0/000.p/3").read_bytes()
+    (logging.files() / "secret").write_text("x")
+    for path in ("checkpoint", "secret", "tile/0/001", "../core-1.memory", "tile/0/../../secret", "/etc/passwd", ""):
+        with pytest.raises(NotFound):
+            await given.file(path)

@@ -1,4 +1,4 @@
-"""Proofs that a leaf is in the log, to be checked offline for ever: C2SP tlog-proof, the leaf as its extra data."""
+"""What auditors get of the published tree: key and checkpoint, tiles, and proofs that are checked offline for ever."""
 
 import asyncio
 import base64
@@ -7,26 +7,52 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from audit.entries import LogDescription
 from audit.log import log_pending
 from audit.merkle import inclusion_proof
+from audit.sequencer import CHECKPOINT_NAME
 from audit.tables import log_checkpoint, log_leaf
-from audit.tiles import TileFolder
+from audit.tiles import TileFolder, TileName
 from domain.errors import LogUnavailable, NotFound
+from hsm.keys import SigningKey
+from hsm.vault import Vault
 
 FIRST_LINE = "c2sp.org/tlog-proof@v1"
 SOON_SECONDS = 2
 
 
-class Proofs:
-    """Makes proofs from this core's tiles."""
+class Published:
+    """Reads the tree from this core's disk."""
 
-    def __init__(self, engine: AsyncEngine, folder: Path, shard: str) -> None:
+    def __init__(self, *, engine: AsyncEngine, vault: Vault, folder: Path, shard: str, origin: str) -> None:
         self._engine = engine
+        self._vault = vault
+        self._folder = folder
         self._tiles = TileFolder(folder)
         self._shard = shard
+        self._origin = origin
+
+    async def describe(self) -> LogDescription:
+        """Name, key and the checkpoint that is shown now."""
+        try:
+            note = await asyncio.to_thread((self._folder / CHECKPOINT_NAME).read_bytes)
+        except FileNotFoundError:
+            note = b""
+        return LogDescription(self._origin, await self._vault.public_key(SigningKey.LOG), note)
+
+    async def file(self, path: str) -> bytes:
+        """A tile or entry bundle as it is on disk.
+
+        Raises:
+            NotFound: The tree has none of this name; a partial one goes when the full one is there.
+        """
+        try:
+            return await asyncio.to_thread((self._folder / TileName.parse(path).path).read_bytes)
+        except (ValueError, FileNotFoundError):
+            raise NotFound("the tree has no file of this name") from None
 
     async def proof(self, leaf_id: str) -> str:
-        """The leaf, its place, the hashes from it up to the root, and the newest checkpoint.
+        """That a leaf is in the log: the leaf, its place, the hashes up to the root, the newest checkpoint.
 
         Raises:
             NotFound: No leaf has this id.
