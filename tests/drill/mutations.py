@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from hsm.vault import Vault
 from rubrica_verify.report import Report, Verdict
 from tests.testkit.sequencing import ORIGIN
 from tests.testkit.vault import FakeVault
-from tests.testkit.verifying import a_history, a_log, commit, publish, rewrite, verified, write_key
+from tests.testkit.verifying import BEGUN_MS, a_history, a_log, commit, publish, rewrite, time_of, verified, write_key
 
 COUNT = 1000
 LARGEST = 600
@@ -227,15 +227,20 @@ async def roll_back_files(base: Base, files: Path, source: random.Random) -> Non
 
 async def roll_back_database(base: Base, files: Path, source: random.Random) -> None:
     """The database as it was at an earlier moment; then other things happened."""
-    keep = source.randrange(base.size)
-    await _publish_anew(base, files, [*base.history[:keep], *a_history(source.randrange(1, 40), source)])
+    await _publish_anew(base, files, _otherwise(base, source.randrange(base.size), source.randrange(1, 40), source))
 
 
 async def fork(base: Base, files: Path, source: random.Random) -> None:
     """Another history from some leaf on, as long as the known one or longer, signed by the same key."""
     same = source.randrange(base.size)
     more = base.size - same + source.choice((0, 0, 1, source.randrange(300)))
-    await _publish_anew(base, files, [*base.history[:same], *a_history(more, source)])
+    await _publish_anew(base, files, _otherwise(base, same, more, source))
+
+
+def _otherwise(base: Base, same: int, more: int, source: random.Random) -> list[bytes]:
+    """The history up to some leaf, and then another one of good form."""
+    begun = time_of(base.history[same - 1]) if same else BEGUN_MS
+    return [*base.history[:same], *a_history(more, source, begun=begun)]
 
 
 async def wrong_key_checkpoint(base: Base, files: Path, source: random.Random) -> None:
@@ -340,7 +345,9 @@ async def one_mutation(base: Base, mutation: Mutation, source: random.Random) ->
         return base.verify(files)
 
 
-async def mutations(folder: Path, seed: int, *, count: int, bases: int) -> dict[str, Any]:
+async def mutations(
+    folder: Path, seed: int, *, count: int, bases: int, only: Mapping[tuple[str, str], Mutation] = MUTATIONS
+) -> dict[str, Any]:
     """So many mutations with a meaning, every class in turn; and sound logs of many sizes before."""
     source = random.Random(seed)  # noqa: S311 - the same seed, the same campaign
     made, alarms = [], 0
@@ -351,7 +358,7 @@ async def mutations(folder: Path, seed: int, *, count: int, bases: int) -> dict[
     ends: dict[str, Counter[str]] = {}
     faults: dict[str, Counter[str]] = {}
     without_meaning = done = 0
-    classes = list(MUTATIONS.items())
+    classes = list(only.items())
     while done < count:
         (kind, target), mutation = classes[done % len(classes)]
         report = await one_mutation(source.choice(made), mutation, source)

@@ -31,9 +31,9 @@ def a_leaf(tag: str, *, time: int, leaf_id: str, pid: bytes | None = None, **fac
     return cbor2.dumps(content, canonical=True)
 
 
-def a_history(leaves: int, source: random.Random) -> list[bytes]:
+def a_history(leaves: int, source: random.Random, *, begun: int = BEGUN_MS) -> list[bytes]:
     """So many leaves of a log in which every rule holds: interleaved approvals, and other things between them."""
-    now = BEGUN_MS
+    now = begun
     history: list[bytes] = []
     running: list[Iterator[tuple[str, str, bytes | None, dict[str, Any]]]] = []
     while len(history) < leaves:
@@ -52,6 +52,11 @@ def a_history(leaves: int, source: random.Random) -> list[bytes]:
             history.append(a_leaf(tag, time=now, leaf_id=leaf_id, pid=pid, **facts))
         now += source.choice((0, 1, 250, 900))
     return history
+
+
+def time_of(leaf: bytes) -> int:
+    """When it was written."""
+    return int(cbor2.loads(leaf)["time"])
 
 
 def _an_approval(source: random.Random) -> Iterator[tuple[str, str, bytes | None, dict[str, Any]]]:
