@@ -5,6 +5,7 @@ WORKDIR /opt/rubrica
 COPY scripts/provision scripts/
 COPY pyproject.toml README.md LICENSE ./
 COPY client/pyproject.toml client/
+COPY verifier/pyproject.toml verifier/
 COPY requirements/run.txt requirements/
 COPY rubrica rubrica
 COPY api api
@@ -16,6 +17,7 @@ COPY certs certs
 COPY hsm hsm
 COPY domain domain
 COPY client/rubrica_client client/rubrica_client
+COPY verifier/rubrica_verify verifier/rubrica_verify
 RUN scripts/provision run \
     && .venv/bin/python -m compileall -q . \
     && rm -rf /var/lib/apt/lists/* /root/.cache

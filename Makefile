@@ -99,5 +99,5 @@ clean: ## removes var/, .venv/ and caches
 	@if [[ -e var/up.lock ]] && ! flock --nonblock var/up.lock true; then \
 		echo "'make up' is running: stop it first" >&2; exit 1; fi
 	@rm -rf var .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis site
-	@rm -rf ./*.egg-info client/*.egg-info build client/build tests/interop/dss/target
+	@rm -rf ./*.egg-info client/*.egg-info verifier/*.egg-info build client/build verifier/build tests/interop/dss/target
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,6 +24,7 @@ class Logging:
         self.clock = clock
         self.vault = FakeVault()
         self.log = Log(clock)
+        self.origin = ORIGIN
 
     async def write(self, leaves: int) -> None:
         """Append so many leaves in one commit."""
@@ -41,7 +42,7 @@ class Logging:
             folder=self.files(name),
             memory=Memory(self.folder / f"{name}.memory"),
             shard=SHARD,
-            origin=ORIGIN,
+            origin=self.origin,
         )
 
     def files(self, name: str = "core-1") -> Path:

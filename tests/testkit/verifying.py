@@ -1,7 +1,8 @@
 """Logs for the offline verifier to judge: leaves of the core's form, published by the real sequencer."""
 
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,15 +12,18 @@ import cbor2
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
+from audit.checkpoint import Checkpoint
 from audit.log import log_pending, metadata
+from audit.merkle import Frontier, leaf_hash
 from audit.tables import log_checkpoint, log_head, log_leaf
+from audit.tiles import TILE_HEIGHT, TILE_WIDTH, TileName, bundle
 from domain.ids import new_id
 from hsm.keys import SigningKey
 from hsm.vault import Vault
 from rubrica.database import make_engine
 from rubrica_verify import cli
 from rubrica_verify.report import Report
-from tests.testkit.sequencing import Logging
+from tests.testkit.sequencing import ORIGIN, Logging
 from tests.testkit.time import FrozenClock
 
 BEGUN_MS = 1_772_442_000_000
@@ -132,6 +136,37 @@ async def publish(logging: Logging, name: str = "core-1") -> Path:
     assert await sequencer.take_over(name)
     await sequencer.step()
     return logging.files(name)
+
+
+async def lay_out(folder: Path, leaves: Iterable[bytes], vault: Vault) -> Checkpoint:
+    """Write a log's files from its leaves alone, for trees that are too large for a database in a test."""
+    frontier, waiting = Frontier(), dict[int | None, list[bytes]]()
+    done: Counter[int | None] = Counter()
+
+    def write(level: int | None) -> None:
+        part = waiting[level]
+        path = folder / TileName(level, done[level], len(part)).path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bundle(part) if level is None else b"".join(part))
+        done[level] += 1
+        waiting[level] = []
+
+    def add(level: int | None, part: bytes) -> None:
+        waiting.setdefault(level, []).append(part)
+        if len(waiting[level]) == TILE_WIDTH:
+            write(level)
+
+    for leaf in leaves:
+        add(None, leaf)
+        for level, _, hashed in frontier.append(leaf_hash(leaf)):
+            if level % TILE_HEIGHT == 0:
+                add(level // TILE_HEIGHT, hashed)
+    for unfinished in [level for level, part in waiting.items() if part]:
+        write(unfinished)
+    checkpoint = Checkpoint(ORIGIN, frontier.size, frontier.root())
+    signature = await vault.sign_with(SigningKey.LOG, checkpoint.digest())
+    (folder / "checkpoint").write_bytes(checkpoint.note(await vault.public_key(SigningKey.LOG), signature))
+    return checkpoint
 
 
 async def write_key(vault: Vault, target: Path) -> Path:

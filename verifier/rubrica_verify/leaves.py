@@ -49,9 +49,11 @@ def read_leaf(encoded: bytes) -> Leaf:
         UnknownVersion: Its version is another.
     """
     try:
-        content = cbor2.loads(encoded)
+        content = cbor2.loads(
+            encoded, max_depth=3, allow_indefinite=False, allow_duplicate_keys=False, strict_hashable_types=True
+        )
         again = cbor2.dumps(content, canonical=True)
-    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
         raise LeafRefused("it is no CBOR") from error
     # Canonical as RFC 7049 §3.9 orders keys; for keys that are short texts RFC 8949 §4.2.1 orders them the same.
     if again != encoded:

@@ -8,14 +8,25 @@ import time
 import pytest
 
 from audit.checkpoint import Checkpoint
-from audit.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from audit.merkle import EMPTY_ROOT
 from audit.tiles import bundle
 from hsm.keys import SigningKey
 from rubrica_verify.files import Tile
 from rubrica_verify.report import SHOWN, Fault, Verdict
 from tests.testkit.sequencing import ORIGIN
 from tests.testkit.vault import FakeVault
-from tests.testkit.verifying import BEGUN_MS, a_history, a_leaf, a_log, commit, publish, time_of, verified, write_key
+from tests.testkit.verifying import (
+    BEGUN_MS,
+    a_history,
+    a_leaf,
+    a_log,
+    commit,
+    lay_out,
+    publish,
+    time_of,
+    verified,
+    write_key,
+)
 
 
 def full(made, files, *more: object):
@@ -199,23 +210,10 @@ def test_a_bundle_cut_short_is_found(made, files, rest):
 
 
 async def test_a_tree_of_more_than_one_level_of_tiles(tmp_path):
-    """66 000 leaves, laid out by hand: two tiles at level 1, one at level 2."""
+    """66 000 leaves, laid out without a database: two tiles at level 1, one at level 2."""
     history = [a_leaf("ADMIN", time=BEGUN_MS + number, leaf_id=f"{number:026}") for number in range(66_000)]
     vault = FakeVault()
-    frontier, rows = Frontier(), {}
-    for leaf in history:
-        for level, _, hashed in frontier.append(leaf_hash(leaf)):
-            if level % 8 == 0:
-                rows.setdefault(level // 8, []).append(hashed)
-    for level, hashes in [*rows.items(), (None, history)]:
-        for start in range(0, len(hashes), 256):
-            part = hashes[start : start + 256]
-            name = Tile(level, start // 256).name + ("" if len(part) == 256 else f".p/{len(part)}")
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_bytes(bundle(part) if level is None else b"".join(part))
-    said = Checkpoint(ORIGIN, len(history), frontier.root())
-    signature = await vault.sign_with(SigningKey.LOG, said.digest())
-    (tmp_path / "checkpoint").write_bytes(said.note(await vault.public_key(SigningKey.LOG), signature))
+    await lay_out(tmp_path, history, vault)
     key = await write_key(vault, tmp_path / "log.pem")
     assert verified("full", tmp_path, "--key", key).verdict is Verdict.SOUND
     (tmp_path / "leaf").write_bytes(history[65_000])
