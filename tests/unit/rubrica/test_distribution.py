@@ -23,16 +23,17 @@ def test_each_top_level_name_is_ours(name: str) -> None:
     assert [str(ROOT / name)] == list(found.submodule_search_locations)
 
 
-def test_the_client_is_a_distribution_of_its_own() -> None:
-    found = importlib.util.find_spec("rubrica_client")
+@pytest.mark.parametrize(("folder", "name"), [("client", "rubrica_client"), ("verifier", "rubrica_verify")])
+def test_client_and_verifier_are_distributions_of_their_own(folder: str, name: str) -> None:
+    found = importlib.util.find_spec(name)
 
     assert found is not None
     assert found.submodule_search_locations is not None
-    assert [str(ROOT / "client" / "rubrica_client")] == list(found.submodule_search_locations)
+    assert [str(ROOT / folder / name)] == list(found.submodule_search_locations)
 
 
-def test_both_distributions_have_the_licence_whose_text_is_here() -> None:
-    for folder in (ROOT, ROOT / "client"):
+def test_each_distribution_has_the_licence_whose_text_is_here() -> None:
+    for folder in (ROOT, ROOT / "client", ROOT / "verifier"):
         assert tomllib.loads((folder / "pyproject.toml").read_text())["project"]["license"] == "Apache-2.0"
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License\n                           Version 2.0, January 2004" in text
@@ -99,7 +100,7 @@ def test_make_help_lists_every_target_that_people_call() -> None:
 
 
 def test_each_exception_from_a_rule_says_why() -> None:
-    paths = [path for name in (*PACKAGES, "client", "scripts") for path in (ROOT / name).rglob("*.py")]
+    paths = [path for name in (*PACKAGES, "client", "verifier", "scripts") for path in (ROOT / name).rglob("*.py")]
     lines = [(path, line) for path in paths if "_pb2" not in path.name for line in path.read_text().splitlines()]
     marked = [(path, line) for path, line in lines if re.search(r"[#] *noqa", line)]
 

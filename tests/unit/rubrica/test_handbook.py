@@ -80,7 +80,7 @@ def test_files_that_the_handbook_names_exist() -> None:
         text = path.read_text(encoding="utf-8")
         named |= set(
             re.findall(
-                r"`((?:api|documents|signer|authn|audit|certs|hsm|rubrica|scripts|docs|client|examples)/[\w./-]*\w)`",
+                r"`((?:api|documents|signer|authn|audit|certs|hsm|rubrica|scripts|docs|client|verifier|examples)/[\w./-]*\w)`",
                 text,
             )
         )
