@@ -1,18 +1,22 @@
 """The offline verifier on what the service really publishes: logs of many sizes, and one that a core wrote."""
 
+import asyncio
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import cbor2
 import pytest
 
+from audit.sequencer import Sequencer
 from domain.errors import Busy, FactorMismatch, HSMUnavailable
 from hsm.errors import HSMError
 from rubrica.core import LOG_SHARD
 from rubrica_verify.report import Fault, Verdict
 from signer.epochs import LEASE
 from tests.testkit.core import Meanwhile, Played, playing
+from tests.testkit.sequencing import Logging
 from tests.testkit.time import FrozenClock
 from tests.testkit.verifying import a_history, a_log, commit, publish, verified, write_key
 
@@ -43,6 +47,30 @@ async def test_sound_logs_of_all_sizes_raise_no_alarm(tmp_path: Path) -> None:
         for old, new in zip(kept[1::2], kept[3::2], strict=False):
             report = verified("consistency", logging.files(), "--key", key, "--from", old, "--to", new)
             assert report.verdict is Verdict.SOUND, report.as_text()
+
+
+async def test_a_log_may_be_verified_while_it_grows(tmp_path: Path) -> None:
+    history = a_history(LARGEST, random.Random(16))  # noqa: S311 - the same seed, the same log
+    async with a_log(tmp_path) as logging:
+        key = await write_key(logging.vault, tmp_path / "log.pem")
+        sequencer = logging.sequencer()
+        assert await sequencer.take_over("core-1")
+        await commit(logging, history[:5])
+        await sequencer.step()
+        growing = asyncio.create_task(_grow(logging, sequencer, history[5:]))
+        sizes = set()
+        while not growing.done():
+            report = await asyncio.to_thread(verified, "full", logging.files(), "--key", key)
+            assert report.verdict is Verdict.SOUND, report.as_text()
+            sizes.add(report.facts["size"])
+        await growing
+    assert len(sizes) > 5
+
+
+async def _grow(logging: Logging, sequencer: Sequencer, leaves: Sequence[bytes]) -> None:
+    for start in range(0, len(leaves), 9):
+        await commit(logging, leaves[start : start + 9])
+        await sequencer.step()
 
 
 async def sign_and_stumble(played: Played, vault: Meanwhile, clock: FrozenClock) -> None:

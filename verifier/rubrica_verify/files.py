@@ -97,20 +97,21 @@ class LogFolder:
         return self._read("checkpoint", LIMIT_BYTES)
 
     def copies(self, tile: Tile) -> Iterator[tuple[str, int, bytes]]:
-        """Path, width and bytes of every file that is there for a tile: the full one, and partial ones.
+        """Path, width and bytes of every file that is there for a tile: partial ones, and the full one.
+
+        The full one is looked for last: where the log grows meanwhile it replaces the partial ones.
 
         Raises:
             Malformed: One is no file of a tile's size.
             OSError: One cannot be read.
         """
         limit = _BUNDLE_LIMIT_BYTES if tile.level is None else _TILE_LIMIT_BYTES
-        widths = [(tile.name, BLOCK)]
         try:
             names = [path.name for path in (self.folder / f"{tile.name}.p").iterdir() if _WIDTH.fullmatch(path.name)]
         except (FileNotFoundError, NotADirectoryError):
             names = []
-        widths += [(f"{tile.name}.p/{name}", int(name)) for name in sorted(names) if int(name) < BLOCK]
-        for path, width in widths:
+        widths = [(f"{tile.name}.p/{name}", int(name)) for name in sorted(names) if int(name) < BLOCK]
+        for path, width in [*widths, (tile.name, BLOCK)]:
             try:
                 data = self._read(path, limit)
             except Missing:

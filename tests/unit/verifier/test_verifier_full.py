@@ -11,7 +11,7 @@ from audit.checkpoint import Checkpoint
 from audit.merkle import EMPTY_ROOT
 from audit.tiles import bundle
 from hsm.keys import SigningKey
-from rubrica_verify.files import Tile
+from rubrica_verify.files import LogFolder, Tile
 from rubrica_verify.report import SHOWN, Fault, Verdict
 from tests.testkit.sequencing import ORIGIN
 from tests.testkit.vault import FakeVault
@@ -94,6 +94,25 @@ def test_files_may_be_ahead_of_the_checkpoint_while_it_is_signed(made, files):
     path = files / "tile" / "0" / "000"
     path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
     assert verified("full", files, "--key", made.key, *made.kept[:4]).counts == {Fault.TILE: 1}
+
+
+def test_a_full_file_may_replace_a_partial_one_at_any_moment(made, tmp_path, monkeypatch):
+    """The folder is the service's own, and it publishes while somebody verifies."""
+    shutil.copytree(made.folder / "at-250", tmp_path / "log")
+    read, replaced = LogFolder._read, []
+
+    def meanwhile(self, name, limit_bytes):
+        full, partial, _ = name.partition(".p/")
+        if partial and full not in replaced and full != "tile/1/000":
+            replaced.append(full)
+            shutil.rmtree(tmp_path / "log" / f"{full}.p")
+            shutil.copy(made.folder / "at-300" / full, tmp_path / "log" / full)
+        return read(self, name, limit_bytes)
+
+    monkeypatch.setattr(LogFolder, "_read", meanwhile)
+    report = verified("full", tmp_path / "log", "--key", made.key, *made.kept[:4])
+    assert report.verdict is Verdict.SOUND, report.as_text()
+    assert replaced == ["tile/entries/000", "tile/0/000"]
 
 
 def test_a_leaf_less_and_its_hash_left_is_told_where(made, files):
