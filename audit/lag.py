@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.log import log_pending
-from audit.tables import log_head, log_leaf
+from audit.tables import log_checkpoint, log_leaf
 from domain.clock import Clock
 from domain.errors import LogUnavailable
 
@@ -36,8 +36,12 @@ class Lag:
         Raises:
             LogUnavailable: They do not: nothing may be signed.
         """
-        head = sa.select(log_head).where(log_head.c.shard == self._shard).subquery()
-        covered = sa.select(sa.func.coalesce(sa.func.max(head.c.published), 0)).scalar_subquery()
+        # A checkpoint is stored when it has been signed and shown.
+        covered = (
+            sa.select(sa.func.coalesce(sa.func.max(log_checkpoint.c.size), 0))
+            .where(log_checkpoint.c.shard == self._shard)
+            .scalar_subquery()
+        )
         last = (
             sa.select(sa.func.coalesce(sa.func.max(log_leaf.c.position), 0))
             .where(log_leaf.c.shard == self._shard, log_leaf.c.idx == covered - 1)

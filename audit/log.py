@@ -14,7 +14,8 @@ from domain.clock import Clock
 from domain.ids import EventId, Randomness, new_id
 
 LEAF_VERSION = 1
-LEAF_LIMIT_BYTES = 64 * 1024
+LEAF_LIMIT_BYTES = (1 << 16) - 1
+"""An entry bundle gives a leaf's length in two bytes."""
 
 metadata = sa.MetaData()
 
@@ -60,6 +61,14 @@ def only_grows(table: sa.Table) -> None:
                 f"CREATE TRIGGER {table.name}_no_{operation.lower()} BEFORE {operation} ON {table.name} "
                 f"{_REFUSE[dialect]}",
             )
+    # INSERT OR REPLACE deletes without a word to the triggers of DELETE.
+    keys = [[column.name for column in table.primary_key], *([column.name] for column in table.c if column.unique)]
+    twin = " OR ".join("(" + " AND ".join(f"{name} = NEW.{name}" for name in key) + ")" for key in keys)
+    after_create(
+        "sqlite",
+        f"CREATE TRIGGER {table.name}_no_replace BEFORE INSERT ON {table.name} "  # noqa: S608 - our own names
+        f"WHEN EXISTS (SELECT 1 FROM {table.name} WHERE {twin}) {_REFUSE['sqlite']}",
+    )
 
 
 only_grows(log_pending)
@@ -113,7 +122,7 @@ class Log:
             Their ids, in order.
 
         Raises:
-            ValueError: A leaf over 64 KiB.
+            ValueError: A leaf over 65 535 bytes.
         """
         now = self._clock.now()
         rows = []
@@ -134,7 +143,7 @@ class Log:
                 canonical=True,
             )
             if len(leaf) > LEAF_LIMIT_BYTES:
-                raise ValueError("a leaf has at most 64 KiB")
+                raise ValueError("a leaf has at most 65 535 bytes")
             rows.append({"id": event_id, "tag": event.tag.value, "time": now, "pid": event.pid, "leaf": leaf})
         await connection.execute(sa.insert(log_pending), rows)
         return ids

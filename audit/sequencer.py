@@ -3,7 +3,7 @@
 One core's sequencer works, the others wait: whoever works holds the head's fence, and every step is conditional on it.
 Order of a step (docs/adr/0011): rows have an index → tiles are on disk and read back → the head takes the new root, if
 it is still ours → this core's own memory of the log takes it, outside the database → the HSM signs → the checkpoint is
-shown. A crash between two of them is healed by doing the step again.
+shown → it is stored, and counts. A crash between two of them is healed by doing the step again.
 """
 
 import asyncio
@@ -187,8 +187,7 @@ class Sequencer:
             return None
         await asyncio.to_thread(self._remember, head.size, root)
         checkpoint = Checkpoint(self._origin, head.size, root)
-        note = await self._signed(checkpoint)
-        await asyncio.to_thread(self._show, note)
+        await self._publish(checkpoint)
         self._shown = checkpoint
         return checkpoint
 
@@ -203,6 +202,7 @@ class Sequencer:
             OSError: The disk does not take it.
         """
         async with self._engine.connect() as connection:
+            published = await connection.scalar(sa.select(log_head.c.published).where(log_head.c.shard == self._shard))
             found = await connection.execute(
                 sa.select(log_checkpoint.c.size, log_checkpoint.c.note)
                 .where(log_checkpoint.c.shard == self._shard)
@@ -210,6 +210,8 @@ class Sequencer:
                 .limit(1)
             )
             newest = found.one_or_none()
+        if await self._known_size() > (published or 0):
+            raise LogBroken("the log is shorter than this core remembers")
         if newest is None:
             return None
         if self._shown is not None and self._shown.size == newest.size:
@@ -259,8 +261,8 @@ class Sequencer:
             raise LogBroken("the log is not the one that was published")
         return grown
 
-    async def _signed(self, checkpoint: Checkpoint) -> bytes:
-        """The checkpoint's note, made once for each size."""
+    async def _publish(self, checkpoint: Checkpoint) -> None:
+        """Have the checkpoint signed, show it, and store what was shown; a stored one is shown again as it is."""
         async with self._engine.connect() as connection:
             found = await connection.execute(
                 sa.select(log_checkpoint.c.note).where(
@@ -269,11 +271,12 @@ class Sequencer:
             )
             stored = found.scalar_one_or_none()
         spki = await self._vault.public_key(SigningKey.LOG)
+        note = stored or checkpoint.note(spki, await self._vault.sign_with(SigningKey.LOG, checkpoint.digest()))
+        if self._read(note, spki) != checkpoint:
+            raise LogBroken("the stored checkpoint is of another tree")
+        await asyncio.to_thread(self._show, note)
         if stored is not None:
-            if self._read(stored, spki) != checkpoint:
-                raise LogBroken("the stored checkpoint is of another tree")
-            return bytes(stored)
-        note = checkpoint.note(spki, await self._vault.sign_with(SigningKey.LOG, checkpoint.digest()))
+            return
         async with self._engine.begin() as connection:
             await self._held(connection)
             await connection.execute(
@@ -281,7 +284,6 @@ class Sequencer:
                     shard=self._shard, size=checkpoint.size, root=checkpoint.root, time=self._clock.now(), note=note
                 )
             )
-        return note
 
     def _read(self, note: bytes, spki: bytes) -> Checkpoint:
         try:

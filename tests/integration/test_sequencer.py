@@ -7,10 +7,11 @@ from unittest import mock
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from audit.checkpoint import read_checkpoint
 from audit.lag import Lag, LagLimits
-from audit.log import log_pending, metadata
+from audit.log import Event, EventTag, log_pending, metadata
 from audit.merkle import EMPTY_ROOT
 from audit.mirror import LogBroken, Mirror
 from audit.sequencer import LEASE, Memory, Sequencer, Superseded
@@ -313,3 +314,81 @@ async def test_behind_nothing_may_be_signed(logging):
         await ask()
     await sequencer.step()
     await ask()
+
+
+@pytest.mark.parametrize(("target", "name"), [(FakeVault, "sign_with"), (Sequencer, "_show")])
+async def test_only_a_checkpoint_that_was_signed_and_shown_counts(logging, target, name):
+    lag = Lag(logging.clock, SHARD, LagLimits())
+    sequencer = await started(logging)
+    await logging.write(5)
+    with mock.patch.object(target, name, side_effect=OSError):
+        for _ in range(3):
+            with pytest.raises(OSError):  # noqa: PT011 - the disk's
+                await sequencer.step()
+            logging.clock.advance(40)
+    with pytest.raises(LogUnavailable):
+        async with logging.engine.begin() as connection:
+            await lag.refuse_if_behind(connection)
+    await sequencer.step()
+    async with logging.engine.begin() as connection:
+        await lag.refuse_if_behind(connection)
+
+
+async def test_a_signature_that_does_not_hold_is_not_shown(logging):
+    sequencer = await started(logging)
+    await logging.write(5)
+    with mock.patch.object(FakeVault, "sign_with", return_value=b"0"), pytest.raises(LogBroken):
+        await sequencer.step()
+    assert not (logging.files() / "checkpoint").exists()
+    assert (await sequencer.step()) == await shown(logging)
+
+
+async def test_who_follows_finds_a_database_put_back_too(logging):
+    one, two = await started(logging), logging.sequencer("core-2")
+    await logging.write(5)
+    await one.step()
+    async with logging.engine.connect() as connection:
+        before = (await connection.execute(sa.select(log_head))).mappings().one()
+    await logging.write(5)
+    await one.step()
+    await two.follow()
+    await forge(
+        logging,
+        sa.delete(log_checkpoint).where(log_checkpoint.c.size == 10),
+        sa.update(log_head).values(**before),
+    )
+    for follower in (two, logging.sequencer("core-2")):
+        with pytest.raises(LogBroken, match="shorter than this core remembers"):
+            await follower.follow()
+
+
+@pytest.mark.parametrize("table", [log_pending, log_leaf, log_checkpoint])
+async def test_no_row_is_replaced(logging, table):
+    await logging.write(2)
+    await (await started(logging)).step()
+    async with logging.engine.connect() as connection:
+        row = dict((await connection.execute(sa.select(table))).mappings().first())
+        if connection.dialect.name == "sqlite":
+            replacing = sa.insert(table).prefix_with("OR REPLACE").values(row)
+        else:
+            keys = list(table.primary_key)
+            replacing = postgresql.insert(table).values(row).on_conflict_do_update(index_elements=keys, set_=row)
+    with pytest.raises(sa.exc.DBAPIError, match="only grows"):
+        async with logging.engine.begin() as connection:
+            await connection.execute(replacing)
+
+
+async def test_the_longest_leaf_is_published_and_no_longer_one_is_taken(logging):
+    sequencer = await started(logging)
+
+    async def write(octets):
+        async with logging.engine.begin() as connection:
+            await logging.log.append(connection, Event(tag=EventTag.ADMIN, facts={"filler": b"x" * octets}))
+
+    await write(0)
+    async with logging.engine.connect() as connection:
+        empty = len(await connection.scalar(sa.select(log_pending.c.leaf)))
+    await write(65_535 - empty - 2)
+    await sequencer.step()
+    with pytest.raises(ValueError, match="65 535"):
+        await write(65_535 - empty - 1)
