@@ -312,3 +312,17 @@ class Bridge(httpx.BaseTransport):
         )
         body = await response.aread()
         return httpx.Response(response.status_code, headers=response.headers, content=body, request=request)
+
+
+async def reviewed(edge: Edge, link: str, browser: httpx.AsyncClient | None = None) -> dict[str, Any]:
+    """What the review page at ``link`` says to a browser, a new one by default."""
+    answer = await (browser or edge.browser()).get(f"/review/{link}")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def code_of(answer: httpx.Response) -> str:
+    """The code of a problem document."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    return str(answer.json()["code"])
