@@ -208,7 +208,7 @@ async def test_the_log_only_grows(tmp_path: Path, database: str) -> None:
                 sa.delete(log_pending).where(log_pending.c.tag == "STOP"),
                 sa.update(log_pending).values(tag="ADMIN"),
                 sa.update(log_pending).where(log_pending.c.position == 1).values(leaf=b""),
-                *([sa.text("TRUNCATE log_pending")] if database == "postgresql" else []),
+                *([sa.text("TRUNCATE log_pending CASCADE")] if database == "postgresql" else []),
             ]
             for attack in attacks:
                 with pytest.raises(DBAPIError, match="the log only grows"):

@@ -161,6 +161,8 @@ def agency_site() -> Iterator[str]:
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
+            # Without a length an answer ends with its connection, and a reset of that would be an error of the page.
+            self.send_header("Content-Length", "4")
             self.end_headers()
             self.wfile.write(b"sede")
 
