@@ -279,6 +279,7 @@ def test_who_the_signer_is():
     assert at(now - timedelta(days=1))[0] == "INDETERMINATE"
     assert at(now + timedelta(days=5000))[0] == "INDETERMINATE"
     pki.revoke(citizen)
+    now = datetime.now(UTC)
     assert at(now, pki.trust) == ("INDETERMINATE", "REVOKED_NO_POE")
     assert at(now, trust_without_crls(pki), fetch_of(pki)) == ("INDETERMINATE", "REVOKED_NO_POE")
 
